@@ -1,0 +1,1 @@
+"""Models: loading, the shared-prefix packed forward, and the chunked log-prob head."""

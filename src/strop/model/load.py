@@ -1,0 +1,186 @@
+"""Loading stock models, and choosing by a probe how each is run.
+
+At load a tiny forest of random tokens goes through the packed path and the padded one; the packed
+path is used where they agree, and otherwise the reason is said and the padded path taken.
+Left out: quantised weights, models split over devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from strop.batch import Batch
+from strop.data.encoded import EncodedGroup, EncodedSequence
+from strop.data.pack import pack
+from strop.model import attention
+from strop.model.forward import LanguageModel, forward, unroll
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+PROBE_TOLERANCE = {torch.float32: 2e-4, torch.bfloat16: 0.15}
+"""Largest difference in a log-prob (nats) that packed and padded may show on random weights."""
+
+
+def load(
+    path: str,
+    *,
+    device: str = "cpu",
+    precision: Precision = "auto",
+    seed: int = 0,
+    trust_remote_code: bool = False,
+    gradient_checkpointing: bool = False,
+    say: Callable[[str], None] = print,
+) -> LanguageModel:
+    """The causal language model of a folder or hub name, ready to train or to score.
+
+    A folder that holds a config and no weights gives random weights, a function of `seed`.
+    Raises: ValueError naming the path where there is no model.
+    """
+    kind = dtype(device, precision)
+    try:
+        if _has_weights(path):
+            module = AutoModelForCausalLM.from_pretrained(path, dtype=kind, trust_remote_code=trust_remote_code)
+        else:
+            say(f"{path} has a config and no weights: starting from random weights (seed {seed})")
+            config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                module = AutoModelForCausalLM.from_config(config, dtype=kind, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot load a causal language model from {path!r}: {_first_line(error)}") from error
+    return prepare(module.to(device), gradient_checkpointing=gradient_checkpointing, say=say)
+
+
+def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
+    """The tokenizer beside a model.
+
+    Raises: ValueError where there is none.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"cannot load a tokenizer from {path!r}: {_first_line(error)}. Save the tokenizer in the model's folder."
+        ) from error
+    return tokenizer
+
+
+def prepare(
+    module: PreTrainedModel, *, gradient_checkpointing: bool = False, say: Callable[[str], None] = print
+) -> LanguageModel:
+    """Turn dropout off, choose the path by the probe, and switch checkpointing on where asked."""
+    disable_dropout(module)
+    model = choose_path(module)
+    if model.why:
+        say(f"{type(module).__name__}: {model.why}")
+    module.train()  # only so that gradient checkpointing, which transformers ties to it, can act
+    if gradient_checkpointing:
+        module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model
+
+
+def dtype(device: str, precision: Precision) -> torch.dtype:
+    """bf16 where the device is fast at it, fp32 elsewhere, unless told."""
+    if precision == "auto":
+        return torch.bfloat16 if device.startswith("cuda") and torch.cuda.is_bf16_supported() else torch.float32
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+
+
+def choose_device(device: str) -> str:
+    """cuda where there is one, for `auto`; otherwise the device named."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError("device: cuda was asked for, but torch sees no GPU; use device=cpu or device=auto")
+    return device
+
+
+def disable_dropout(module: PreTrainedModel) -> None:
+    """Log-probs of two forwards are compared, so nothing may be dropped at random."""
+    for part in module.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+        elif isinstance(getattr(part, "attention_dropout", None), float):
+            part.attention_dropout = 0.0
+
+
+def choose_path(module: PreTrainedModel) -> LanguageModel:
+    """Compare the plain head with the model's own, and a tiny packed forest with the padded path."""
+    batch = _probe_batch(int(module.config.get_text_config().vocab_size), str(module.device))
+    if not _plain_head(module, batch):
+        return LanguageModel(module, path="padded", plain_head=False, why="its output head is not plain; it is padded")
+    own = module.config._attn_implementation
+    candidate = LanguageModel(module)
+    with torch.no_grad():
+        want = forward(LanguageModel(module, path="padded"), batch).logprobs
+        try:
+            module.set_attn_implementation(attention.NAME)
+            got = forward(candidate, batch).logprobs
+            worked = float((got - want).abs().max()) <= PROBE_TOLERANCE.get(module.dtype, 0.15)
+            why = "packed and padded log-probs differ"
+        except (NotImplementedError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+            worked, why = False, _first_line(error)
+    if worked:
+        return candidate
+    module.set_attn_implementation(own)
+    return replace(candidate, path="padded", why=f"no shared-prefix attention ({why}); prompts are padded and repeated")
+
+
+def _plain_head(module: PreTrainedModel, batch: Batch) -> bool:
+    """Whether logits are hidden states times the output embedding, also for large hidden states.
+
+    Hidden states are enlarged on the way, so that a soft cap shows; a scale or a bias shows anyhow.
+    """
+    seen: list[torch.Tensor] = []
+
+    def enlarge(_module: torch.nn.Module, _inputs: object, outputs: BaseModelOutputWithPast) -> BaseModelOutputWithPast:
+        outputs.last_hidden_state = outputs.last_hidden_state * 100
+        seen.append(outputs.last_hidden_state)
+        return outputs
+
+    ids, mask, _, _ = unroll(batch)
+    hook = module.base_model.register_forward_hook(enlarge)
+    try:
+        with torch.no_grad():
+            logits = module(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()
+            want = torch.nn.functional.linear(seen[0], module.get_output_embeddings().weight).float()
+    finally:
+        hook.remove()
+    return logits.shape == want.shape and bool(torch.allclose(logits, want, rtol=1e-2, atol=1e-3))
+
+
+def _probe_batch(vocab_size: int, device: str) -> Batch:
+    """Two groups with a shared prompt, one of them with a deeper shared stem."""
+    generator = torch.Generator().manual_seed(0)
+
+    def ids(length: int) -> tuple[int, ...]:
+        return tuple(torch.randint(vocab_size, (length,), generator=generator).tolist())
+
+    def sequence(tokens: tuple[int, ...]) -> EncodedSequence:
+        return EncodedSequence(tokens, (True,) * len(tokens))
+
+    stem = ids(33)
+    groups = [
+        EncodedGroup(ids(7), (sequence(ids(5)), sequence(ids(3)))),
+        EncodedGroup(ids(4), (sequence(stem + ids(4)), sequence(stem + ids(6)), sequence(ids(2)))),
+    ]
+    return pack(groups, max_tokens=1 << 20, device=device).batches[0]
+
+
+def _has_weights(path: str) -> bool:
+    folder = Path(path)
+    if not folder.is_dir():
+        return True  # a hub name: from_pretrained decides
+    patterns = ("*.safetensors", "*.safetensors.index.json", "*.bin")
+    return any(any(folder.glob(pattern)) for pattern in patterns) or not (folder / "config.json").exists()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,117 @@
+"""What a stage is given and what it gives back; the only contract between `run` and `stages`.
+
+`execute(stage, context) -> StageResult` reads its inputs from the context's paths, writes its
+artifacts under `stage_dir`, and reports through the context: one `step` call an optimizer step
+writes metrics.jsonl, status.json and the terminal alike, so they cannot disagree.
+
+No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from strop.recipes.display import Display
+from strop.recipes.journal import Journal
+from strop.recipes.settings import Recipe
+from strop.types import Group
+
+if TYPE_CHECKING:
+    from strop.evaluate.statistics import Measure
+
+
+class Interrupted(Exception):
+    """A stage saved what it had and stopped because it was asked to."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """What a finished stage leaves.
+
+    Attributes:
+        metrics: closing figures with their intervals, by TRL's names.
+        artifacts: "model" (a Hugging Face folder), "samples" (JSONL of groups), ...; paths, either
+            absolute or relative to the stage's folder.
+        seconds: wall time. phases: seconds by phase (sampling, scoring, training, ...).
+        data: rows, kept, dropped (reason -> count), kind, sha256 of what was read, as JSON values.
+        peak_memory_mb: the most memory the stage held, where it was measured.
+    """
+
+    metrics: Mapping[str, Measure] = field(default_factory=dict)
+    artifacts: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    phases: Mapping[str, float] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    peak_memory_mb: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One stage's surroundings.
+
+    Attributes:
+        recipe: the whole run's settings (device, precision, threads).
+        index: the stage's place in the recipe.
+        run_dir, stage_dir: absolute; `stage_dir` exists.
+        model: path or name of the model the stage starts from (for evaluate: the one sampled).
+        reference, baseline: as the stage names them; null where it names none.
+        seed: the stage's own, a function of the recipe's seed and the stage's name.
+        should_stop: true once Ctrl-C or SIGTERM asked for it. A stage then saves a checkpoint
+            after its current step and raises `Interrupted`.
+        resolve: `@name` -> path of that stage's model; any other path or name unchanged.
+        resolve_data: the same for data: `@name` -> path of that stage's samples.
+        log_every: steps between lines of the plain display; files get every step.
+    """
+
+    recipe: Recipe
+    index: int
+    run_dir: Path
+    stage_dir: Path
+    model: str
+    reference: str | None
+    baseline: str | None
+    seed: int
+    should_stop: Callable[[], bool]
+    resolve: Callable[[str], str]
+    resolve_data: Callable[[str], str]
+    journal: Journal
+    display: Display
+    log_every: int = 1
+
+    @property
+    def name(self) -> str:
+        """The stage's name."""
+        return self.recipe.stages[self.index].name
+
+    def begin(self, facts: Mapping[str, str]) -> None:
+        """Show what was loaded (label -> words: model, trainable share, rows kept) in the start block."""
+        self.display.facts(self.name, facts)
+
+    def rewind(self, step: int) -> None:
+        """Resume at `step`: forget the lines of this stage's metrics from that step on."""
+        self.journal.rewind(self.name, step)
+        self.event("resume", f"resumed at step {step}", step=step)
+
+    def step(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+        """Record optimizer step `step` (counted from 0) of `steps`: file, status and terminal."""
+        line = self.journal.metrics(self.name, step, metrics)
+        self.journal.status(state="running", stage=self.name, step=step + 1, steps=steps)
+        done = step + 1
+        due = done in (1, steps) or done % self.log_every == 0
+        self.display.step(self.name, done, steps, line, due=due)
+
+    def phase(self, name: str) -> None:
+        """Show what the stage does now: "loading", "sampling", "scoring", "training", "evaluating", "saving"."""
+        self.display.phase(name)
+
+    def event(self, kind: str, text: str, *, step: int | None = None, **extra: Any) -> None:
+        """Record a thing worth a sentence, in events.jsonl and on the terminal."""
+        self.journal.event(kind, text, stage=self.name, step=step, **extra)
+        self.display.note(text, kind)
+
+    def samples(self, step: int, groups: Sequence[Group]) -> None:
+        """Show a few sampled answers on the terminal (the file is the stage's own)."""
+        self.display.samples(self.name, step, groups)

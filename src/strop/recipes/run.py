@@ -1,0 +1,162 @@
+"""Runs a recipe: stage after stage into one run directory, resumable at any point.
+
+Whatever ends a run (its last stage, Ctrl-C, SIGTERM, an error), status.json, summary.json and
+report.html say so. Left out: several processes (torchrun).
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from strop.data.read import data_files
+from strop.recipes import artifacts, rundir
+from strop.recipes.config import Overrides, Ref, difference, dump, load_recipe, to_plain
+from strop.recipes.display import Display, Kind, make
+from strop.recipes.journal import Journal, read_json
+from strop.recipes.settings import Recipe
+from strop.recipes.work import State, Stop, Work
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run came to.
+
+    Attributes:
+        metrics: stage -> measure -> {"value", "low", "high", "n"}.
+        artifacts: stage -> "model", "samples", ... -> absolute path.
+        report: the HTML file; null where it could not be written.
+        error: what failed it. exit_code: 0 finished, 1 failed, 2 a user's mistake in recipe or inputs, 130 stopped.
+    """
+
+    path: Path
+    state: State
+    metrics: Mapping[str, Mapping[str, Mapping[str, float | int | None]]]
+    artifacts: Mapping[str, Mapping[str, Path]]
+    report: Path | None
+    error: Exception | None = None
+    exit_code: int = 0
+
+    @property
+    def model(self) -> Path | None:
+        """The folder of the last model a stage left."""
+        models = [found["model"] for found in self.artifacts.values() if "model" in found]
+        return models[-1] if models else None
+
+
+def run(ref: Ref | Sequence[Ref] | Recipe, overrides: Overrides = (), *, display: Kind = "auto") -> RunResult:
+    """Run a recipe, or go on with a run directory.
+
+    Args:
+        ref: a built-in name, a YAML file, a mapping, a `Recipe`, or a run directory to resume.
+        overrides: `["objective.beta=0.1"]` or `{"objective.beta": 0.1, "rewards": [my_function]}`.
+    Returns: the result, also of a run that was interrupted.
+    Raises: RecipeError for the recipe, ValueError for inputs, and whatever failed a stage; the run
+        directory then has the traceback in error.txt.
+    """
+    result = start(ref, overrides, display=make(display), command=_call(ref, overrides))
+    if result.error is not None:
+        raise result.error
+    return result
+
+
+def start(ref: Ref | Sequence[Ref] | Recipe, overrides: Overrides, *, display: Display, command: str) -> RunResult:
+    """`run`, with failures of stages in the result rather than raised."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("strop run under torchrun: runs of several processes are not written yet; start one process")
+    if isinstance(ref, str | Path) and rundir.is_run(Path(ref)):
+        return _resume(Path(ref), overrides, display)
+    if isinstance(ref, Recipe):
+        recipe, changed = load_recipe(to_plain(ref), overrides), []
+    else:
+        recipe = load_recipe(ref, overrides)
+        changed = difference(recipe, ref)
+    check_inputs(recipe)
+    run_dir = rundir.create(Path(recipe.runs).expanduser(), recipe.name, dump(recipe))
+    return perform(recipe, run_dir, display=display, command=command, changed=changed)
+
+
+def _resume(run_dir: Path, overrides: Overrides, display: Display) -> RunResult:
+    if overrides:
+        fix = f"start a new run with `strop run {run_dir}/config.yaml key=value`"
+        raise ValueError(f"{run_dir}: a run keeps its settings, so resuming takes no overrides; {fix}")
+    recipe = load_recipe(run_dir)
+    check_inputs(recipe)
+    before = read_json(run_dir / "summary.json") or {}
+    command, changed = str(before.get("command", f"strop run {run_dir}")), list(before.get("difference", []))
+    return perform(recipe, run_dir, display=display, command=command, changed=changed)
+
+
+def check_inputs(recipe: Recipe) -> None:
+    """Look for every file the recipe names, before anything runs.
+
+    Raises: ValueError naming all that are missing.
+    """
+    missing = []
+    for stage in recipe.stages:
+        for key, data in artifacts.sources_of(stage).items():
+            for path in artifacts.paths_of(data):
+                if not path.startswith(("@", "world:")):
+                    missing += _missing(f"{stage.name}.{key}", lambda p=path, d=data: data_files(p, d.split))  # type: ignore[misc]
+        for key, file in artifacts.code_files(stage):
+            if not file.is_file():
+                missing.append(f"{stage.name}.{key}: {file}: no such file")
+    if missing:
+        raise ValueError("\n".join(missing))
+
+
+def _missing(key: str, look: Callable[[], object]) -> list[str]:
+    try:
+        look()
+    except ValueError as error:
+        return [f"{key}: {error}"]
+    return []
+
+
+def perform(recipe: Recipe, run_dir: Path, *, display: Display, command: str, changed: Sequence[str]) -> RunResult:
+    """Run or resume the recipe in a run directory that exists; every outcome is in the result."""
+    run_dir = run_dir.resolve()
+    with rundir.locked(run_dir), listening(display) as stop:
+        work = Work(recipe, run_dir, display, command, tuple(changed), stop, Journal(run_dir))
+        display.start(work.facts())
+        state, error, code = work.stages_in_order()
+        report = work.close(state, error)
+    metrics = {s["name"]: s["metrics"] for s in work.done}
+    found = {s["name"]: {k: run_dir / p for k, p in s["artifacts"].items()} for s in work.done}
+    return RunResult(run_dir, state, metrics, found, report, error, code)
+
+
+@contextmanager
+def listening(display: Display) -> Iterator[Stop]:
+    """Ctrl-C or SIGTERM once sets `asked`; a second time raises KeyboardInterrupt where the run is."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # signals reach the main thread only
+        return
+
+    def handle(number: int, frame: object) -> None:
+        if stop.asked:
+            raise KeyboardInterrupt
+        stop.asked = True
+        display.note("stopping: this step is finished and saved; again to stop now", "interrupt")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _call(ref: Any, overrides: Overrides) -> str:
+    """The command line that does what a Python call did, as far as texts can say it."""
+    named = str(ref) if isinstance(ref, str | Path) else "config.yaml"
+    pairs = [f"{k}={v}" for k, v in overrides.items()] if isinstance(overrides, Mapping) else list(overrides)
+    return shlex.join(["strop", "run", named, *pairs])

@@ -1,0 +1,179 @@
+"""A recipe looked at without running it: rows, lengths, steps and memory. Loads no weights and no torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from strop.data.formats import Dataset, load_dataset
+from strop.data.inspect import percentiles
+from strop.recipes import artifacts
+from strop.recipes.settings import Data, EvaluateStage, PreferenceStage, Recipe, RLStage, Stage
+from strop.types import Group, content_to_json
+from strop.world.write import resolve
+
+MEASURED = 2000
+"""Rows whose tokens are counted, the first ones."""
+
+
+def validate(recipe: Recipe) -> list[dict[str, Any]]:
+    """What each stage would read and do, as plain values.
+
+    Raises: ValueError if data cannot be read.
+    """
+    with tempfile.TemporaryDirectory() as world:
+        return [_stage(recipe, stage, Path(world)) for stage in recipe.stages]
+
+
+def _stage(recipe: Recipe, stage: Stage, world: Path) -> dict[str, Any]:
+    model = artifacts.model_of(recipe, stage)
+    folder = _model_folder(recipe, model, world)
+    out: dict[str, Any] = {"name": stage.name, "kind": stage.kind, "model": model, "data": {}}
+    num_rows = None
+    for key, data in artifacts.sources_of(stage).items():
+        if any(path.startswith("@") for path in artifacts.paths_of(data)):
+            out["data"][key] = {"path": data.path, "text": "left by an earlier stage, so not known yet"}
+            continue
+        found = load(data, world, recipe.seed)
+        out["data"][key] = {"path": data.path, **_counts(found), "lengths": lengths(found.groups, folder)}
+        num_rows = len(found.groups) if key == "data" else num_rows
+    if not isinstance(stage, EvaluateStage):
+        out["steps"] = steps_of(stage, num_rows)
+    out["memory"] = memory_of(stage, folder)
+    return out
+
+
+def load(data: Data, world: Path, seed: int) -> Dataset:
+    """The rows that a data setting names; the embedded world is written into `world` when it is named."""
+    paths = [resolve(path, world, seed) for path in artifacts.paths_of(data)]
+    return load_dataset(
+        paths, kind=data.kind, columns=data.columns, split=data.split, limit=data.limit, system=data.system
+    )
+
+
+def steps_of(stage: Any, num_rows: int | None) -> dict[str, Any]:
+    """The optimizer steps of a training stage and the arithmetic behind them, in words."""
+    training = stage.training
+    if num_rows is None:
+        return {"steps": training.steps, "text": f"{training.steps or 'unknown'} steps"}
+    held = 0 if stage.eval_data is not None else round(num_rows * training.eval_fraction)
+    rows = num_rows - held
+    left_out = f" ({held} held out)" if held else ""
+    if training.steps is not None:
+        steps, passes = training.steps, training.steps * training.batch_size / max(rows, 1)
+        text = f"{steps} steps x {training.batch_size} of {rows} rows{left_out} = {passes:.2f} passes"
+    else:
+        steps = max(1, math.ceil(rows * training.epochs / training.batch_size))
+        text = f"{rows} rows{left_out} x {training.epochs:g} passes / {training.batch_size} = {steps} steps"
+    if isinstance(stage, RLStage):
+        text += f"; {training.batch_size} prompts x {stage.num_generations} completions a step"
+    return {"steps": steps, "rows": rows, "held_out": held, "text": text}
+
+
+def lengths(groups: Sequence[Group], folder: Path | None) -> dict[str, Any]:
+    """Percentiles of whole groups' lengths: tokens of their words where there is a tokenizer, else characters."""
+    texts = [_words(group) for group in groups[:MEASURED]]
+    tokenizer = None if folder is None else folder / "tokenizer.json"
+    if tokenizer is None or not tokenizer.is_file():
+        return {"unit": "characters", "measured": len(texts), **percentiles(len(t) for t in texts)}
+    import tokenizers  # without transformers, so without torch
+
+    encoder = tokenizers.Tokenizer.from_file(str(tokenizer))
+    counts = [len(e.ids) for e in encoder.encode_batch(texts, add_special_tokens=False)]
+    return {"unit": "tokens (without the chat template's)", "measured": len(texts), **percentiles(counts)}
+
+
+def memory_of(stage: Stage, folder: Path | None) -> dict[str, Any]:
+    """A rough estimate of the memory that weights and optimizer take, bytes; activations come on top."""
+    num = num_parameters(folder)
+    if num is None:
+        return {"text": "unknown: no config.json in the model's folder"}
+    if isinstance(stage, EvaluateStage):
+        return {"parameters": num, "bytes": 4 * num, "text": f"{num:,} parameters x 4 bytes = {size(4 * num)}"}
+    trained = 16 * num
+    reference = isinstance(stage, PreferenceStage) or (isinstance(stage, RLStage) and stage.objective.beta > 0)
+    total = trained + (4 * num if reference else 0)
+    text = f"{num:,} parameters x 16 bytes (weight, gradient, two moments; fp32) = {size(trained)}"
+    text += f", + 4 bytes each for the reference = {size(total)}" if reference else ""
+    return {"parameters": num, "bytes": total, "text": text + "; activations come on top"}
+
+
+def num_parameters(folder: Path | None) -> int | None:
+    """Weights of a dense decoder by the shapes in its config.json; null where there is none that tells."""
+    path = None if folder is None else folder / "config.json"
+    if path is None or not path.is_file():
+        return None
+    config: Mapping[str, Any] = json.loads(path.read_text("utf-8"))
+    try:
+        width, layers = int(config["hidden_size"]), int(config["num_hidden_layers"])
+        inner, vocab, heads = int(config["intermediate_size"]), int(config["vocab_size"]), int(config["num_attention_heads"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    head = int(config.get("head_dim") or width // heads)
+    kv = int(config.get("num_key_value_heads") or heads)
+    attention = 2 * width * heads * head + 2 * width * kv * head
+    embeddings = vocab * width * (1 if config.get("tie_word_embeddings") else 2)
+    return embeddings + layers * (attention + 3 * width * inner + 2 * width) + width
+
+
+def size(num_bytes: float) -> str:
+    """Bytes in words."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if num_bytes < 1024:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1024
+    return f"{num_bytes:.3g} TiB"
+
+
+def as_text(stages: Sequence[Mapping[str, Any]]) -> str:
+    """What `validate` gave, for a terminal."""
+    lines: list[str] = []
+    for stage in stages:
+        lines += ["", f"{stage['name']} ({stage['kind']}) from {stage['model']}"]
+        for key, data in stage["data"].items():
+            lines += _data_lines(key, data)
+        if "steps" in stage:
+            lines.append(f"  steps   {stage['steps']['text']}")
+        lines.append(f"  memory  {stage['memory']['text']}")
+    return "\n".join(lines[1:]) + "\n"
+
+
+def _data_lines(key: str, data: Mapping[str, Any]) -> list[str]:
+    if "text" in data:
+        return [f"  {key:<7} {data['path']}: {data['text']}"]
+    lines = [f"  {key:<7} {data['path']}: {data['rows']} rows of kind {data['kind']} ({data['shape']}), {data['kept']} kept"]
+    lines += [f"          dropped {count}: {data['examples'].get(why, why)}" for why, count in data["dropped"].items()]
+    spread = "  ".join(f"{k} {v:.0f}" for k, v in data["lengths"].items() if k not in ("unit", "measured"))
+    return [*lines, f"          {data['lengths']['unit']} a row: {spread}"]
+
+
+def _counts(found: Dataset) -> dict[str, Any]:
+    return {
+        "kind": found.kind,
+        "shape": found.shape,
+        "rows": found.num_rows,
+        "kept": found.num_rows - found.num_dropped,
+        "groups": len(found.groups),
+        "dropped": dict(found.dropped),
+        "examples": dict(found.examples),
+        "sha256": found.sha256,
+    }
+
+
+def _model_folder(recipe: Recipe, model: str, world: Path) -> Path | None:
+    """The folder of the model a stage starts from; that of the first one where an earlier stage leaves it."""
+    if model.startswith("@"):
+        earlier = next(s for s in recipe.stages if s.name == model[1:])
+        return _model_folder(recipe, artifacts.model_of(recipe, earlier), world)
+    folder = Path(resolve(model, world, recipe.seed)).expanduser()
+    return folder if folder.is_dir() else None
+
+
+def _words(group: Group) -> str:
+    contents = [group.prompt, *(c.content for c in group.completions)]
+    plain = [content_to_json(c) for c in contents]
+    return "\n".join(p if isinstance(p, str) else "\n".join(m["content"] for m in p) for p in plain)

@@ -1,0 +1,114 @@
+"""Annotations: numbers a step's groups carry into training, computed before they are packed.
+
+An objective never crosses its unit, so whatever needs another model or the whole step is written
+into the groups here, as columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from strop.batch import Batch
+from strop.data.encoded import EncodedGroup, EncodedSequence
+from strop.data.pack import pack
+from strop.lazy import lazy_module
+from strop.model.forward import LanguageModel, forward
+from strop.train.refcache import ReferenceCache, sequence_key
+
+if TYPE_CHECKING:
+    import torch
+else:
+    torch = lazy_module("torch")
+
+Numbers = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The frozen model that log-ratios are taken against.
+
+    Attributes:
+        identity: hash of its weights and the precision it runs in; keys the cache.
+        cache: where its log-probs of fixed data are kept; None computes them every time.
+    """
+
+    model: LanguageModel
+    identity: str
+    cache: ReferenceCache | None
+    temperature: float
+    max_tokens: int
+    device: str
+
+    def __call__(self, groups: Sequence[EncodedGroup]) -> tuple[EncodedGroup, ...]:
+        """The same groups with a `ref_logprobs` column, nats, at every trained token."""
+        keys = [[self._key(group, sequence) for sequence in group.sequences] for group in groups]
+        known = {key: self.cache.get(key) for row in keys for key in row} if self.cache else {}
+        missing = [i for i, row in enumerate(keys) if any(known.get(key) is None for key in row)]
+        if missing:
+            fresh = sequence_logprobs(
+                self.model, [groups[i] for i in missing],
+                temperature=self.temperature, max_tokens=self.max_tokens, device=self.device,
+            )  # fmt: skip
+            known = dict(known)
+            for i, row in zip(missing, fresh, strict=True):
+                for key, numbers in zip(keys[i], row, strict=True):
+                    known[key] = numbers
+                    if self.cache:
+                        self.cache.put(key, numbers)
+        return tuple(with_tokens(g, "ref_logprobs", row, known) for g, row in zip(groups, keys, strict=True))
+
+    def _key(self, group: EncodedGroup, sequence: EncodedSequence) -> bytes:
+        return sequence_key(self.identity, self.temperature, group.prompt_ids, sequence.ids, sequence.trained)
+
+
+def sequence_logprobs(
+    model: LanguageModel, groups: Sequence[EncodedGroup], *, temperature: float, max_tokens: int, device: str
+) -> list[list[Numbers]]:
+    """Log-probs of every sequence's trained tokens, without gradient: one list a group, one array a sequence."""
+    step = pack([_bare(group) for group in groups], max_tokens=max_tokens, device=device, splittable=True)
+    by_number: dict[int, Numbers] = {}
+    with torch.no_grad():
+        for batch in step.batches:
+            logprobs = forward(model, batch, temperature=temperature).logprobs
+            by_number.update(zip(batch.sequence_ids, _by_sequence(logprobs, batch), strict=True))
+    numbers = iter(range(len(by_number)))
+    return [[by_number[next(numbers)] for _ in group.sequences] for group in groups]
+
+
+def _by_sequence(values: torch.Tensor, batch: Batch) -> list[Numbers]:
+    counts = torch.bincount(batch.seq, minlength=batch.num_sequences).tolist()
+    return [part.numpy() for part in values.float().cpu().split(counts)]
+
+
+def _bare(group: EncodedGroup) -> EncodedGroup:
+    return replace(group, columns={}, sequences=tuple(replace(s, columns={}) for s in group.sequences))
+
+
+def with_tokens(
+    group: EncodedGroup, name: str, keys: Sequence[bytes], known: Mapping[bytes, Numbers | None]
+) -> EncodedGroup:
+    """The group with a token column: `known[key]` at each sequence's trained tokens."""
+    sequences = []
+    for sequence, key in zip(group.sequences, keys, strict=True):
+        numbers = known[key]
+        assert numbers is not None
+        sequences.append(replace(sequence, columns={**sequence.columns, name: spread(sequence, group, numbers)}))
+    return replace(group, sequences=tuple(sequences))
+
+
+def spread(sequence: EncodedSequence, group: EncodedGroup, numbers: Numbers) -> tuple[float, ...]:
+    """Numbers of the trained tokens laid out over all ids, nan elsewhere.
+
+    Without a prompt the first token is predicted by nothing and has no number.
+    """
+    trained = np.asarray(sequence.trained, dtype=bool).copy()
+    if not group.prompt_ids:
+        trained[0] = False
+    out = np.full(len(sequence.ids), np.nan)
+    out[trained] = numbers
+    return tuple(out.tolist())

@@ -1,0 +1,194 @@
+"""The one idea, as data: a group is one prompt and K completions, with what is known of them.
+
+SFT has K = 1, a preference pair K = 2 (best first), GRPO K = G, a ranking K = n (best first).
+Groups are what sources give, what rewards score, and what stages hand to each other as JSONL:
+one group a line, `{"prompt": ..., "completions": [{"content": ...}, ...], "row": {...}}`.
+
+No torch here: these are host types. Token tensors live in `batch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+Content = str | tuple[Message, ...]
+"""A text, or turns of a conversation."""
+
+Finish = Literal["stop", "length"]
+"""Why a sampled completion ended: a stop token or string, or the length limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One answer to a prompt, with what is known of it.
+
+    Attributes:
+        content: the text, or the turns that follow the prompt (user and tool turns among them
+            are read, never trained).
+        label: desirable or not (unpaired feedback).
+        score: one number for the whole answer; for sampled groups the weighted sum of `rewards`.
+        rewards: each named reward; `None` is unscorable, never zero.
+        reasons: why a reward came out as it did, by the reward's name.
+        steps, step_labels: a solution cut into steps, and whether each is right.
+        token_ids, logprobs: what the sampler emitted and its log-probs (nats), never re-encoded.
+        finish: why sampling ended; `None` for given completions.
+        advantage: credit from the group, set before packing.
+    """
+
+    content: Content
+    label: bool | None = None
+    score: float | None = None
+    rewards: Mapping[str, float | None] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    steps: tuple[str, ...] = ()
+    step_labels: tuple[bool | None, ...] = ()
+    token_ids: tuple[int, ...] | None = None
+    logprobs: tuple[float, ...] | None = None
+    finish: Finish | None = None
+    advantage: float | None = None
+
+    @property
+    def text(self) -> str:
+        """The words of the answer: the text itself, or the last assistant turn's content."""
+        if isinstance(self.content, str):
+            return self.content
+        turns = [m.content for m in self.content if m.role == "assistant"]
+        return turns[-1] if turns else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One prompt and its completions; `row` holds the source row's other columns."""
+
+    prompt: Content
+    completions: tuple[Completion, ...] = ()
+    row: Mapping[str, Any] = field(default_factory=dict)
+    origin: str = ""
+    prompt_ids: tuple[int, ...] | None = None
+
+    @property
+    def prompt_text(self) -> str:
+        """The prompt as one text: its own, or the last user turn's content."""
+        if isinstance(self.prompt, str):
+            return self.prompt
+        turns = [m.content for m in self.prompt if m.role == "user"]
+        return turns[-1] if turns else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a verifier says of one completion: a score (`None`: unscorable) and why."""
+
+    score: float | None
+    reason: str = ""
+    extracted: str | None = None
+
+
+Scores = Sequence[Verdict | float | None]
+"""One entry a completion of a group."""
+
+Reward = Callable[[Sequence[Group]], Sequence[Scores]]
+"""Scores every completion of every group; sees siblings, so judges can rank and models batch."""
+
+
+class Source(Protocol):
+    """The groups of optimizer step t, a pure function of (seed, t) and the current policy."""
+
+    def groups(self, step: int) -> Sequence[Group]: ...
+
+
+def content_to_json(content: Content) -> Any:
+    """A text stays a text; turns become a list of role/content objects."""
+    if isinstance(content, str):
+        return content
+    return [{"role": m.role, "content": m.content} for m in content]
+
+
+def content_from_json(value: Any) -> Content:
+    """The inverse of `content_to_json`.
+
+    Raises: ValueError if the value is neither a text nor a list of role/content objects.
+    """
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"expected a text or a list of messages, got {type(value).__name__}")
+    return tuple(_message(turn) for turn in value)
+
+
+def _message(turn: Any) -> Message:
+    if not isinstance(turn, Mapping) or not isinstance(turn.get("role"), str):
+        raise ValueError("expected a message with a text 'role' and a text 'content'")
+    if not isinstance(turn.get("content"), str):
+        raise ValueError(f"the {turn['role']} message has no text 'content'")
+    return Message(turn["role"], turn["content"])
+
+
+def group_to_json(group: Group) -> dict[str, Any]:
+    """A group as plain JSON values; fields that say nothing are left out."""
+    out: dict[str, Any] = {"prompt": content_to_json(group.prompt)}
+    out["completions"] = [_completion_to_json(c) for c in group.completions]
+    if group.row:
+        out["row"] = dict(group.row)
+    if group.origin:
+        out["origin"] = group.origin
+    if group.prompt_ids is not None:
+        out["prompt_ids"] = list(group.prompt_ids)
+    return out
+
+
+def group_from_json(value: Mapping[str, Any]) -> Group:
+    """The inverse of `group_to_json`.
+
+    Raises: ValueError naming the key that is missing, unknown or of the wrong type.
+    """
+    _known(value, {f.name for f in fields(Group)}, "group")
+    if "prompt" not in value or not isinstance(value.get("completions"), list | tuple):
+        raise ValueError("a group needs 'prompt' and a list 'completions'")
+    ids = value.get("prompt_ids")
+    return Group(
+        prompt=content_from_json(value["prompt"]),
+        completions=tuple(_completion_from_json(c) for c in value["completions"]),
+        row=dict(value.get("row", {})),
+        origin=str(value.get("origin", "")),
+        prompt_ids=None if ids is None else tuple(int(i) for i in ids),
+    )
+
+
+def _completion_to_json(completion: Completion) -> dict[str, Any]:
+    out: dict[str, Any] = {"content": content_to_json(completion.content)}
+    for f in fields(Completion)[1:]:
+        value = getattr(completion, f.name)
+        if value is None or (isinstance(value, tuple | Mapping) and not value and f.name not in _IDS):
+            continue
+        out[f.name] = list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
+    return out
+
+
+_IDS = ("token_ids", "logprobs")
+_TUPLES = ("steps", "step_labels", *_IDS)
+
+
+def _completion_from_json(value: Any) -> Completion:
+    if not isinstance(value, Mapping) or "content" not in value:
+        raise ValueError("each completion needs 'content'")
+    _known(value, {f.name for f in fields(Completion)}, "completion")
+    known = {k: tuple(v) if k in _TUPLES and v is not None else v for k, v in value.items()}
+    return Completion(**{**known, "content": content_from_json(value["content"])})
+
+
+def _known(value: Mapping[str, Any], names: set[str], what: str) -> None:
+    unknown = sorted(set(value) - names)
+    if unknown:
+        raise ValueError(f"unknown key {unknown[0]!r} in a {what}; known: {', '.join(sorted(names))}")

@@ -1,0 +1,147 @@
+"""Our losses and gradients against a peer's: frozen answers as JSON, and fresh ones where TRL is installed.
+
+Both precisions of ours are held against the peer's float64: 1e-9 in float64, 1e-5 in float32.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peer_cases import CASES, Case, draw_logits
+
+from strop.batch import Batch, Layout, Outputs, step_totals, weighted_loss
+from strop.objectives import DPO, GRPO, IPO, SFT, Hinge, Objective
+
+FILES = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.json"))}
+CASES_BY_NAME = {case.name: case for case in CASES}
+
+OURS: Mapping[str, Objective] = {
+    "sft_nll": SFT(),
+    "dpo_sigmoid": DPO(beta=0.1),
+    "dpo_ipo": IPO(tau=0.1),
+    "dpo_hinge": Hinge(beta=1.0),
+    "dpo_sigmoid_and_sft": DPO(beta=0.1, nll_weight=0.2),
+    "grpo_sequence_mean": GRPO(aggregate="sequence"),
+    "grpo_dapo": GRPO(),
+    "grpo_bnpo": GRPO(),  # one micro-batch: the local token mean is the step's
+    "grpo_dr_grpo": GRPO(aggregate="constant", constant_length=12),
+    "grpo_kl": GRPO(aggregate="sequence", clip_high=0.2, beta=0.04, kl="k3"),
+    "grpo_kl_corrected": GRPO(clip_high=0.2, beta=0.04, kl="ratio_k3"),
+}
+"""Our settings for the peer's; what each means is in the case."""
+
+NOT_OURS_YET = {
+    "sft_dft": "no DFT",
+    "dpo_robust": "no robust DPO",
+    "dpo_sigmoid_norm": "no length-normalised DPO",
+    "dpo_apo_zero": "no APO",
+    "grpo_two_sided": "no upper bound on the ratio where the advantage is negative",
+    "grpo_gspo": "no sequence-level ratio",
+    "grpo_cispo": "no CISPO",
+    "rloo": "no sequence-level ratio",
+}
+"""Answers frozen ahead of the method; take the line away with the commit that brings it."""
+
+METRICS = {
+    "dpo": (
+        "logps/chosen",
+        "logps/rejected",
+        "rewards/accuracies",
+        "rewards/chosen",
+        "rewards/margins",
+        "rewards/rejected",
+    ),
+    "grpo": ("clip_ratio/high_mean", "clip_ratio/low_mean", "clip_ratio/region_mean"),
+    "grpo_kl": ("kl",),
+}
+"""Metrics that must agree, by case or method. TRL logs `kl` with its ratio where it is corrected; we never do."""
+
+needs_trl = pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="trl is not installed")
+
+
+def test_every_frozen_answer_is_a_case_and_every_case_is_ours_or_named_as_missing() -> None:
+    frozen = {name for name in FILES if not name.startswith("logsoftmax")}
+    assert frozen == set(CASES_BY_NAME)
+    assert not set(OURS) & set(NOT_OURS_YET)
+    assert set(OURS) | set(NOT_OURS_YET) == frozen
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("name", sorted(CASES_BY_NAME))
+def test_frozen(name: str, dtype: torch.dtype) -> None:
+    if name in NOT_OURS_YET:
+        pytest.skip(NOT_OURS_YET[name])
+    peer = json.loads(FILES[name].read_text())
+    assert peer["settings"] == json.loads(json.dumps(CASES_BY_NAME[name].settings)), "run make.py again"
+    compare(CASES_BY_NAME[name], peer["inputs"], peer["loss"], peer["grad"], peer["metrics"], dtype)
+
+
+@needs_trl
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_live(name: str) -> None:
+    from peer_oracle import ORACLES
+
+    seed = secrets.randbits(32)
+    case = CASES_BY_NAME[name]
+    inputs = case.draw(torch.Generator().manual_seed(seed), num_sequences=20)
+    answer = ORACLES[case.method](inputs, case.settings)
+    print(f"seed {seed}")  # shown when the comparison fails
+    compare(case, inputs, answer.loss, answer.grad, answer.metrics, torch.float64)
+
+
+def compare(
+    case: Case,
+    inputs: Mapping[str, Any],
+    loss: float,
+    grad: list[list[float]],
+    metrics: Mapping[str, float],
+    dtype: torch.dtype,
+) -> None:
+    """Our loss, gradient and shared metrics against the peer's."""
+    objective = OURS[case.name]
+    tolerance = 1e-9 if dtype == torch.float64 else 1e-5
+    batch, logprobs = batch_of(inputs, dtype)
+    terms = objective(Outputs(logprobs=logprobs), batch)
+    ours = weighted_loss(terms, batch, objective.reductions, step_totals(objective.reductions, [batch]))
+    (gradient,) = torch.autograd.grad(ours, logprobs)
+    assert ours.item() == pytest.approx(loss, rel=tolerance, abs=tolerance)
+    expected = torch.tensor([x for row in grad for x in row], dtype=dtype)
+    torch.testing.assert_close(gradient, expected, rtol=tolerance, atol=tolerance)
+    for name in (*METRICS.get(case.method, ()), *METRICS.get(case.name, ())):
+        assert terms.metrics[name].to(torch.float64).mean().item() == pytest.approx(metrics[name], rel=1e-5, abs=1e-6)
+
+
+def batch_of(inputs: Mapping[str, Any], dtype: torch.dtype) -> tuple[Batch, torch.Tensor]:
+    """The micro-batch of a case's ragged rows, and its log-probs as a leaf [N]."""
+    rows = inputs["logprobs"]
+    lengths = torch.tensor([len(row) for row in rows])
+    seq = torch.repeat_interleave(torch.arange(len(rows)), lengths)
+    num_tokens, size = len(seq), inputs["group_size"]
+    columns = {}
+    for name in ("ref_logprobs", "old_logprobs"):
+        if name in inputs:
+            columns[name] = torch.tensor([x for row in inputs[name] for x in row], dtype=dtype)
+    if "advantages" in inputs:
+        columns["advantages"] = torch.tensor(inputs["advantages"], dtype=dtype)[seq]
+    tokens = torch.arange(num_tokens)
+    batch = Batch(
+        input_ids=tokens,
+        position_ids=tokens,
+        layout=Layout((0,), (num_tokens,), (-1,), (0,) * len(rows)),
+        predictor=tokens,
+        target=tokens,
+        seq=seq,
+        group=torch.arange(len(rows)) // size,
+        place=torch.arange(len(rows)) % size,
+        last=lengths.cumsum(0) - 1,
+        num_groups=len(rows) // size,
+        columns=columns,
+    )
+    return batch, torch.tensor([x for row in rows for x in row], dtype=dtype, requires_grad=True)
