@@ -48,8 +48,10 @@ def save_model(shape: Shape, folder: Path, *, stops: bool, seed: int = 0) -> int
         one past the model's vocabulary), every rollout runs to the length limit on both sides.
     """
     import torch
+    import transformers
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
+    transformers.logging.disable_progress_bar()
     torch.manual_seed(seed)
     stop_id = stop_token(shape, stops=stops)
     config = Qwen3Config(

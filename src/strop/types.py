@@ -184,8 +184,9 @@ def _completion_from_json(value: Any) -> Completion:
     if not isinstance(value, Mapping) or "content" not in value:
         raise ValueError("each completion needs 'content'")
     _known(value, {f.name for f in fields(Completion)}, "completion")
-    known = {k: tuple(v) if k in _TUPLES and v is not None else v for k, v in value.items()}
-    return Completion(**{**known, "content": content_from_json(value["content"])})
+    known: dict[str, Any] = {k: tuple(v) if k in _TUPLES and v is not None else v for k, v in value.items()}
+    known["content"] = content_from_json(value["content"])
+    return Completion(**known)
 
 
 def _known(value: Mapping[str, Any], names: set[str], what: str) -> None:

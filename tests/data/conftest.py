@@ -68,7 +68,10 @@ def _bytes_bpe(bos: bool, im: bool):
     tokenizer.decoder = decoders.ByteLevel()
     special = ["<s>", "</s>", "<pad>", *(["<|im_start|>", "<|im_end|>"] if im else [])]
     trainer = trainers.BpeTrainer(
-        vocab_size=420, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=420,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     words = "system user assistant the answer is hello there yes no think what is two plus two four\n\n"
     tokenizer.train_from_iterator([words] * 20, trainer)

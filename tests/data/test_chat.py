@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import pytest
+from tests.data import conftest as t
 
 from strop.data.chat import LAST_TURN_ONLY, Chat
 from strop.data.encoded import EncodedGroup
 from strop.types import Completion, Group, Message
-from tests.data import conftest as t
 
 U = Message("user", "hello")
 A = Message("assistant", "yes")
@@ -191,9 +191,7 @@ def test_a_template_without_end_token_gets_eos_after_the_last_turn():
 
 def test_built_in_chatml_ends_turns_with_eos_where_the_vocabulary_has_no_im_end():
     chat = Chat(t.bpe(None, im=False, bos=True))
-    assert shown(chat, dialogue("hello", "yes")) == (
-        "<s><|im_start|>user\nhello</s>\n<|im_start|>assistant\n[yes</s>]"
-    )
+    assert shown(chat, dialogue("hello", "yes")) == ("<s><|im_start|>user\nhello</s>\n<|im_start|>assistant\n[yes</s>]")
     assert chat.stop_ids == {chat.tokenizer.eos_token_id}
 
 
@@ -215,7 +213,8 @@ def test_text_without_prompt_trains_all_that_something_predicts():
 
 
 @pytest.mark.parametrize(
-    ("prompt", "completion"), [("hello the", "re"), ("a\n", "\nb"), ("is ", "two"), ("is", " two"), ("ans", "wer"), ("é", "́")]
+    ("prompt", "completion"),
+    [("hello the", "re"), ("a\n", "\nb"), ("is ", "two"), ("is", " two"), ("ans", "wer"), ("é", "́")],
 )
 def test_no_token_crosses_the_boundary_of_prompt_and_completion(prompt, completion):
     chat = Chat(t.bpe())

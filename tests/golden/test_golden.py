@@ -5,18 +5,27 @@ Both precisions of ours are held against the peer's float64: 1e-9 in float64, 1e
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import secrets
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peer_cases import CASES, Case, draw_logits
+
+sys.path.insert(0, str(Path(__file__).parent))  # the two files beside this one, which make.py shares
+from peer_cases import CASES, Case
 
 from strop.batch import Batch, Layout, Outputs, step_totals, weighted_loss
+from strop.data.encoded import EncodedGroup, EncodedSequence
+from strop.data.pack import pack
+from strop.model.forward import forward
+from strop.model.load import prepare
+from strop.model.logprobs import token_logprobs
 from strop.objectives import DPO, GRPO, IPO, SFT, Hinge, Objective
 
 FILES = {path.stem: path for path in sorted(Path(__file__).parent.glob("*.json"))}
@@ -94,6 +103,71 @@ def test_live(name: str) -> None:
     answer = ORACLES[case.method](inputs, case.settings)
     print(f"seed {seed}")  # shown when the comparison fails
     compare(case, inputs, answer.loss, answer.grad, answer.metrics, torch.float64)
+
+
+@pytest.mark.parametrize("path", [p for n, p in FILES.items() if n.startswith("logsoftmax")], ids=lambda p: p.stem)
+def test_head_frozen(path: Path) -> None:
+    """Logits pass through our head unchanged when they are the hidden states and the weight is the identity."""
+    peer = json.loads(path.read_text())
+    logits = torch.tensor(peer["inputs"]["logits"], requires_grad=True)
+    targets = torch.tensor(peer["inputs"]["targets"])
+    temperature = peer["settings"]["temperature"]
+    logprobs, entropy, correct = token_logprobs(
+        logits, torch.eye(logits.shape[1]), targets, temperature=temperature, stats=True
+    )
+    (gradient,) = torch.autograd.grad(logprobs.sum(), logits)
+    for ours, theirs in ((logprobs, peer["logprobs"]), (entropy, peer["entropy"]), (gradient, peer["grad"])):
+        torch.testing.assert_close(ours, torch.tensor(theirs), rtol=1e-5, atol=1e-5)
+    assert correct.tolist() == (logits.argmax(-1) == targets).float().tolist()
+
+
+@needs_trl
+def test_live_model() -> None:
+    """A whole model's log-probs and parameter gradients: our packed rows, TRL's padded rows and fused head."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+    from trl.trainer.utils import add_fused_lm_head
+
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=8, tie_word_embeddings=True,
+    )  # fmt: skip
+    theirs = Qwen3ForCausalLM(config)
+    module = copy.deepcopy(theirs)
+    prompts = [torch.randint(97, (n,)).tolist() for n in (5, 9)]
+    answers = [[torch.randint(97, (n,)).tolist() for n in row] for row in ((4, 7), (1, 3))]
+    groups = [
+        EncodedGroup(tuple(p), tuple(EncodedSequence(tuple(c), (True,) * len(c)) for c in row))
+        for p, row in zip(prompts, answers, strict=True)
+    ]
+    model = prepare(module)
+    assert model.path == "packed"
+    (batch,) = pack(groups, max_tokens=1_000).batches
+    outputs = forward(model, batch)
+    (-outputs.logprobs.mean()).backward()
+
+    rows = [(p, c) for p, row in zip(prompts, answers, strict=True) for c in row]
+    ids = torch.zeros(len(rows), max(len(p) + len(c) for p, c in rows), dtype=torch.long)
+    mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
+    for i, (p, c) in enumerate(rows):
+        ids[i, : len(p) + len(c)] = torch.tensor(p + c)
+        mask[i, : len(p) + len(c)] = 1
+        labels[i, len(p) : len(p) + len(c)] = torch.tensor(c)
+    add_fused_lm_head(theirs)
+    result = theirs(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True)
+    result.loss.backward()
+
+    # Ours stand by the packer's order of groups; ids and lengths tell which is which.
+    expected = {tuple(c): result.log_probs[i][labels[i, 1:] != -100] for i, (_, c) in enumerate(rows)}
+    for s in range(batch.num_sequences):
+        own = batch.seq == s
+        torch.testing.assert_close(
+            outputs.logprobs[own], expected[tuple(batch.target[own].tolist())], rtol=0, atol=1e-5
+        )
+    gradients = {name: p.grad for name, p in theirs.named_parameters()}
+    for name, parameter in module.named_parameters():
+        scale = gradients[name].abs().max()
+        torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-4, atol=float(1e-5 * scale), msg=name)
 
 
 def compare(

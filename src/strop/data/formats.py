@@ -193,12 +193,12 @@ def _shape(
     """The first shape of that kind, or of any, whose columns are all there."""
     names = set(seen) - set(renamed.values()) | set(renamed)
     cells = [_cells(item.value, renamed) for item in head if isinstance(item, Row)]
-    ours = _are_groups(cells)
-    if ours and kind is None:
+    if kind is None and _are_groups(cells):
         return SHAPES[0]
     usable = [s for s in SHAPES if (s.kind == kind if kind else s.detected) and (s.kind != "groups" or kind)]
     found = next((s for s in usable if names >= set(s.required)), None)
-    if found:
+    unordered = kind is None and found is not None and found.name == "prompt" and names & {"completions", "responses"}
+    if found and not unordered:
         return found
     if kind:
         needs = " or ".join(dict.fromkeys(" + ".join(s.required) for s in usable))
@@ -207,7 +207,7 @@ def _shape(
     else:
         known = "; ".join(dict.fromkeys(" + ".join(s.required) for s in SHAPES if s.detected))
         what = f"no known kind of row has these columns (known: {known})"
-        if "prompt" in names and names & {"completions", "responses"}:
+        if unordered:
             what += "; answers without ranks or scores are a ranking only if kind=ranking says that the best is first"
     raise ValueError(f"{_all(paths)}: {what}; {_has(seen)}; map others with columns: {{our name: the file's}}")
 
@@ -215,10 +215,11 @@ def _shape(
 def _are_groups(cells: Sequence[Mapping[str, Any]]) -> bool:
     """Whether rows are groups as we write them: completions that are objects with content and no role."""
     known = {"prompt", "completions", "row", "origin", "prompt_ids"}
-    fitting = [c for c in cells if "prompt" in c and isinstance(c.get("completions"), list) and set(c) <= known]
-    answers = [a for c in fitting for a in c["completions"]]
-    alike = all(isinstance(a, Mapping) and "content" in a and "role" not in a for a in answers)
-    return 2 * len(fitting) > len(cells) and alike
+    fitting = [
+        c["completions"] for c in cells if "prompt" in c and set(c) <= known and isinstance(c.get("completions"), list)
+    ]
+    ours = [a for a in fitting if all(isinstance(x, Mapping) and "content" in x and "role" not in x for x in a)]
+    return 2 * len(ours) > len(cells)
 
 
 def _cells(row: Mapping[str, Any], renamed: Mapping[str, str]) -> Mapping[str, Any]:

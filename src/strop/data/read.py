@@ -17,6 +17,7 @@ import csv
 import difflib
 import gzip
 import hashlib
+import importlib
 import io
 import json
 import math
@@ -131,13 +132,20 @@ def _nearest(path: Path) -> str:
 def _read_file(path: Path) -> Read:
     reader: Callable[[BinaryIO, str], Read] = _READERS[cast(str, _suffix(path))]
     origin = str(path)
-    with path.open("rb") as raw:
+    with _opened(path) as raw:
         packed = path.name.lower().endswith(".gz")
         stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if packed else raw
         try:
             yield from reader(stream, origin)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             yield Problem(origin, "broken gzip", str(error))
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be opened: {error.strerror}") from error
 
 
 def _read_jsonl(stream: BinaryIO, origin: str) -> Read:
@@ -354,9 +362,7 @@ def _csv_row(header: list[str], cells: list[str], place: str) -> Row | Problem:
 
 
 def _read_parquet(stream: BinaryIO, origin: str) -> Read:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    pa, pq = _library("pyarrow", origin), _library("pyarrow.parquet", origin)
     source = io.BytesIO(stream.read()) if isinstance(stream, gzip.GzipFile) else stream
     try:
         number = 0
@@ -366,6 +372,13 @@ def _read_parquet(stream: BinaryIO, origin: str) -> Read:
                 yield _plain_row(value, f"{origin}:row {number}")
     except pa.ArrowException as error:
         raise ValueError(f"{origin}: cannot be read as parquet: {error}") from error
+
+
+def _library(name: str, path: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ValueError(f"{path}: needs {name}, which is not installed: pip install 'strop[train]'") from error
 
 
 def _plain_row(value: Mapping[str, Any], place: str) -> Row | Problem:
@@ -394,8 +407,7 @@ def _plain(value: Any) -> Any:
 
 def _read_datasets(path: str, split: str) -> Read:
     """Rows of a saved folder or a hub name. Raises: ValueError with what `datasets` said."""
-    import datasets
-
+    datasets = _library("datasets", path)
     name, _, config = path.partition(":")
     try:
         if Path(path).expanduser().is_dir():

@@ -115,12 +115,13 @@ def attend(
     if strop_plan is None or softcap is not None or s_aux is not None or dropout > 0:
         raise NotImplementedError("shared-prefix attention has no soft-capping, sinks or dropout")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast norms give fp32, projections bf16
     window = sliding_window if sliding_window is not None and strop_plan.longest > sliding_window else None
     if query.is_cuda:
         return _flex(query, key, value, strop_plan, scale, window), None
     if window is not None or not cascade_works():
         return _masked(query, key, value, strop_plan, scale, window), None
-    out: Tensor = _Cascade.apply(query, key, value, strop_plan, scale)  # type: ignore[no-untyped-call]
+    out: Tensor = _Cascade.apply(query, key, value, strop_plan, scale)
     return out, None
 
 
@@ -141,11 +142,15 @@ class _Cascade(torch.autograd.Function):
         out = _heads(result, num_kv)
         lse = torch.empty(num_kv, repeat, length, dtype=torch.float32)
         for p in plan.own:
-            part, part_lse = _flash(q[:, :, p.q0 : p.q1], k[:, :, p.k0 : p.k1], v[:, :, p.k0 : p.k1], 0.0, True, scale=scale)
+            part, part_lse = _flash(
+                q[:, :, p.q0 : p.q1], k[:, :, p.k0 : p.k1], v[:, :, p.k0 : p.k1], 0.0, True, scale=scale
+            )
             out[:, :, p.q0 : p.q1] = part
             lse[:, :, p.q0 : p.q1] = part_lse
         for p in plan.over:
-            part, part_lse = _flash(q[:, :, p.q0 : p.q1], k[:, :, p.k0 : p.k1], v[:, :, p.k0 : p.k1], 0.0, False, scale=scale)
+            part, part_lse = _flash(
+                q[:, :, p.q0 : p.q1], k[:, :, p.k0 : p.k1], v[:, :, p.k0 : p.k1], 0.0, False, scale=scale
+            )
             _merge(out[:, :, p.q0 : p.q1], lse[:, :, p.q0 : p.q1], part, part_lse)
         ctx.save_for_backward(query, key, value, result, lse)
         ctx.plan, ctx.scale = plan, scale
@@ -188,7 +193,8 @@ def _by_kv_head(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tens
 
 def _heads(rows: Tensor, num_kv: int) -> Tensor:
     """[1, P, H, D] seen as [H_kv, H / H_kv, P, D]."""
-    return rows[0].transpose(0, 1).unflatten(0, (num_kv, -1))
+    seen: Tensor = rows[0].transpose(0, 1).unflatten(0, (num_kv, -1))
+    return seen
 
 
 def _merge(out: Tensor, lse: Tensor, part: Tensor, part_lse: Tensor) -> None:
@@ -210,7 +216,8 @@ def _masked(query: Tensor, key: Tensor, value: Tensor, plan: Plan, scale: float,
         )
         for (start, end), mask in zip(plan.trees, plan.masks[window], strict=True)
     ]  # fmt: skip
-    return torch.cat(parts, dim=2).transpose(1, 2)
+    joined: Tensor = torch.cat(parts, dim=2).transpose(1, 2)
+    return joined
 
 
 def _tree_mask(plan: Plan, start: int, end: int, window: int | None) -> Tensor:
@@ -242,7 +249,8 @@ def _flex(query: Tensor, key: Tensor, value: Tensor, plan: Plan, scale: float, w
     out = _compiled_flex()(
         query, key, value, block_mask=plan.masks[window], scale=scale, enable_gqa=query.shape[1] != key.shape[1]
     )
-    return out.transpose(1, 2)
+    rows: Tensor = out.transpose(1, 2)
+    return rows
 
 
 @functools.cache

@@ -8,6 +8,7 @@ any causal language model, and is what the packed path is compared with at load.
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,26 +30,51 @@ class LanguageModel:
         plain_head: logits are hidden states times the output embedding, nothing more; otherwise
             the model's own head is called and its logits of the trained positions exist at once.
         why: why the padded path or the model's own head is used; empty where neither is.
+        autocast: dtype of the matrix products where the weights are kept in fp32; None: the weights' own.
     """
 
     module: PreTrainedModel
     path: Literal["packed", "padded"] = "packed"
     plain_head: bool = True
     why: str = ""
+    autocast: torch.dtype | None = None
+
+    @property
+    def device(self) -> str:
+        return str(self.module.device)
+
+    @property
+    def precision(self) -> torch.dtype:
+        """What the matrix products run in."""
+        return self.autocast or self.module.dtype
+
+    @property
+    def precision_name(self) -> str:
+        """fp32, bf16, ..."""
+        return {torch.float32: "fp32", torch.bfloat16: "bf16"}.get(self.precision, str(self.precision))
+
+    def autocasting(self) -> AbstractContextManager[None]:
+        """The context its forwards run in."""
+        if self.autocast is None:
+            return nullcontext()
+        context: AbstractContextManager[None] = torch.autocast(self.module.device.type, dtype=self.autocast)
+        return context
 
 
-def forward(
-    model: LanguageModel, batch: Batch, *, temperature: float = 1.0, wants: Collection[str] = ()
-) -> Outputs:
+def forward(model: LanguageModel, batch: Batch, *, temperature: float = 1.0, wants: Collection[str] = ()) -> Outputs:
     """Log-probs [N] of the trained tokens, fp32, at the sampling temperature.
 
     Args: wants: "entropy" and "correct" ask for these numbers, [N].
     """
     stats = bool(wants)
     if not model.plain_head:
-        logits = _padded(model.module, batch, head=True).float() / temperature
-        return _from_logits(logits, batch.target, stats)
-    hidden = _packed(model.module, batch) if model.path == "packed" else _padded(model.module, batch, head=False)
+        with model.autocasting():
+            logits = _padded(model.module, batch, head=True)
+        return _from_logits(logits.float() / temperature, batch.target, stats)
+    with model.autocasting():
+        hidden = _packed(model.module, batch) if model.path == "packed" else _padded(model.module, batch, head=False)
+    if model.autocast is not None:
+        hidden = hidden.to(model.autocast)
     weight = model.module.get_output_embeddings().weight
     logprobs, entropy, correct = token_logprobs(
         hidden, weight.to(hidden.dtype), batch.target, temperature=temperature, stats=stats

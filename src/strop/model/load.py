@@ -36,14 +36,18 @@ def load(
     seed: int = 0,
     trust_remote_code: bool = False,
     gradient_checkpointing: bool = False,
+    trainable: bool = False,
     say: Callable[[str], None] = print,
 ) -> LanguageModel:
     """The causal language model of a folder or hub name, ready to train or to score.
 
-    A folder that holds a config and no weights gives random weights, a function of `seed`.
+    A folder that holds a config and no weights gives random weights, a function of `seed`. A
+    trainable model in bf16 keeps fp32 weights and computes under autocast: at the learning rates
+    of preference training most updates are smaller than bf16 can add.
     Raises: ValueError naming the path where there is no model.
     """
-    kind = dtype(device, precision)
+    computed = dtype(device, precision)
+    kind = torch.float32 if trainable else computed
     try:
         if _has_weights(path):
             module = AutoModelForCausalLM.from_pretrained(path, dtype=kind, trust_remote_code=trust_remote_code)
@@ -55,7 +59,8 @@ def load(
                 module = AutoModelForCausalLM.from_config(config, dtype=kind, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot load a causal language model from {path!r}: {_first_line(error)}") from error
-    return prepare(module.to(device), gradient_checkpointing=gradient_checkpointing, say=say)
+    model = prepare(module.to(device), gradient_checkpointing=gradient_checkpointing, say=say)
+    return model if computed == kind else replace(model, autocast=computed)
 
 
 def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:

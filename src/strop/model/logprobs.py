@@ -25,7 +25,7 @@ def token_logprobs(
     Returns: logprobs [N], nats, fp32; entropy [N], nats, differentiable; correct [N], 1 where the
         target is the likeliest token. Without `stats` the last two are empty, [0].
     """
-    out: tuple[Tensor, Tensor, Tensor] = _Head.apply(hidden, weight, target, temperature, stats)  # type: ignore[no-untyped-call]
+    out: tuple[Tensor, Tensor, Tensor] = _Head.apply(hidden, weight, target, temperature, stats)
     return out
 
 
@@ -60,7 +60,9 @@ class _Head(torch.autograd.Function):
         return logprobs, entropy, correct
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, grad_entropy: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:  # type: ignore[override]
+    def backward(
+        ctx: Any, grad: Tensor, grad_entropy: Tensor, _: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:  # type: ignore[override]
         hidden, weight, target, lse, entropy = ctx.saved_tensors
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None

@@ -114,7 +114,9 @@ class GRPO:
         rho = ratio(outputs.logprobs, batch.columns["old_logprobs"])
         loss = clipped_loss(rho, advantages, clip_low=self.clip_low, clip_high=self.clip_high)
         metrics = clip_metrics(rho.detach(), advantages, clip_low=self.clip_low, clip_high=self.clip_high)
-        metrics["approx_kl"] = (outputs.logprobs.detach() - batch.columns["old_logprobs"]).square() / 2
+        difference = (outputs.logprobs.detach() - batch.columns["old_logprobs"]).abs()
+        metrics["sampling/sampling_logp_difference/mean"] = difference
+        metrics["sampling/sampling_logp_difference/max"] = difference
         if outputs.entropy is not None:
             metrics["entropy"] = outputs.entropy.detach()
         if self.beta > 0:

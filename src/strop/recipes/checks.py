@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from strop.credit import GroupRelative, LeaveOneOut
+from strop.recipes.plain import RECIPE_KEYS
 from strop.recipes.settings import (
     Data,
     EvaluateStage,
@@ -32,7 +33,7 @@ ARTIFACTS: Mapping[str, tuple[str, ...]] = {
 """What a stage of each kind leaves for later ones."""
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
-RESERVED = ("name", "description", "seed", "model", "runs", "threads", "device", "precision", "reuse", "stages")
+RESERVED = (*RECIPE_KEYS, "stages")
 DEVICES = ("auto", "cpu", "cuda")
 
 

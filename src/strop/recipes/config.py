@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING
@@ -20,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 from strop.recipes import yaml12
 from strop.recipes.checks import check
 from strop.recipes.custom import importable
-from strop.recipes.layers import RECIPE_KEYS, ROOT, Layers, Mark, Problem, RecipeError, normal
+from strop.recipes.layers import ROOT, Layers, Mark, normal
+from strop.recipes.plain import RECIPE_KEYS, changes, plain, short, to_plain
 from strop.recipes.settings import Recipe
-from strop.recipes.shape import Shape, chosen, default_of, describe, fields_of, places, tag_of
+from strop.recipes.shape import Shape, chosen, default_of, describe, fields_of, places
+from strop.recipes.sources import Problem, RecipeError, source_of, unreadable
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -32,9 +33,6 @@ Ref = str | Path | Mapping[str, Any]
 
 Overrides = Sequence[str] | Mapping[str, Any]
 """`key=value` texts, or values by key."""
-
-BUILTIN = Path(__file__).with_name("builtin")
-"""Where the recipes that come with the package stand; `importlib.resources` takes 50 ms to import."""
 
 ELSEWHERE = {
     "learning_rate": "optimizer.lr",
@@ -96,56 +94,11 @@ def dump(recipe: Recipe) -> str:
     return yaml12.dump(to_plain(recipe))
 
 
-def to_plain(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as plain values; flat where it has one stage that flat YAML can say."""
-    out = _plain(recipe)
-    assert isinstance(out, dict)
-    stages = out.pop("stages")
-    if len(stages) == 1 and stages[0]["name"] == recipe.name and stages[0]["model"] is None:
-        stage = {k: v for k, v in stages[0].items() if k not in RECIPE_KEYS}
-        return {**out, **stage}
-    return {**out, "stages": stages}
-
-
 def difference(recipe: Recipe, ref: Ref | Sequence[Ref]) -> list[str]:
     """What the recipe says otherwise than `ref` alone: lines `objective.beta: 0.1 -> 0.3`."""
     prefix = "stages.0." if len(recipe.stages) == 1 else ""
-    changes = _changes(resolve(ref), recipe, "")
-    return [f"{path.removeprefix(prefix)}: {_short(old)} -> {_short(new)}" for path, old, new in changes]
-
-
-def builtin_names() -> list[str]:
-    """Names of the recipes that come with the package."""
-    return sorted(file.stem for file in BUILTIN.glob("*.yaml"))
-
-
-def source_of(ref: str | Path) -> tuple[str, str]:
-    """A recipe's name for messages, and its YAML text.
-
-    Raises: RecipeError if nothing is there, or it is no text.
-    """
-    names = builtin_names()
-    if str(ref) in names:
-        return f"{ref}.yaml", (BUILTIN / f"{ref}.yaml").read_text("utf-8")
-    path = Path(ref)
-    if path.is_dir():
-        if not (path / "config.yaml").is_file():
-            raise _unreadable(str(ref), "a folder without config.yaml is no run directory; `strop ls` lists runs")
-        path = path / "config.yaml"
-    if not path.is_file():
-        near = difflib.get_close_matches(str(ref), names, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise _unreadable(str(ref), f"no such recipe; {hint}built in: {', '.join(names)}; or give a YAML file")
-    if path.stat().st_size > yaml12.MAX_BYTES:
-        raise _unreadable(str(ref), f"larger than {yaml12.MAX_BYTES:,} bytes; a recipe is small")
-    try:
-        return str(path), path.read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise _unreadable(str(ref), f"not UTF-8 text ({error.reason} at byte {error.start})") from None
-
-
-def _unreadable(ref: str, text: str) -> RecipeError:
-    return RecipeError([Problem(ref, "", text)])
+    found = changes(resolve(ref), recipe)
+    return [f"{path.removeprefix(prefix)}: {short(old)} -> {short(new)}" for path, old, new in found]
 
 
 # From files and overrides to one tree of plain values.
@@ -201,9 +154,9 @@ def _read(ref: Ref) -> tuple[dict[str, Any], dict[yaml12.Path, Mark], str]:
     try:
         document = yaml12.parse(text)
     except yaml12.YAMLError as error:
-        raise _unreadable(f"{name}:{error.line}", str(error)) from None
+        raise unreadable(f"{name}:{error.line}", str(error)) from None
     if not isinstance(document.value, dict):
-        raise _unreadable(name, "a recipe is a mapping of settings, as `kind: sft`")
+        raise unreadable(name, "a recipe is a mapping of settings, as `kind: sft`")
     marks = {path: Mark(f"{name}:{line}") for path, line in document.lines.items()}
     return document.value, marks, _stem(Path(name))
 
@@ -233,7 +186,7 @@ def _pairs(overrides: Overrides, layers: Layers) -> Iterator[tuple[str, Any, Mar
 def _python(value: Any) -> Any:
     """Python values as a recipe's plain ones: settings to mappings, functions to their importable names."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _plain(value)
+        return plain(value)
     if isinstance(value, Mapping):
         return {str(k): _python(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -279,7 +232,7 @@ class _Builder:
         if value is None and shape.nullable:
             return None
         if (shape.item is not None and not isinstance(value, list)) or (shape.entry and not isinstance(value, dict)):
-            return self._complain(path, f"expected {describe(shape.annotation)}, got {_short(value)}{_kind(value)}")
+            return self._complain(path, f"expected {describe(shape.annotation)}, got {short(value)}{_kind(value)}")
         if shape.item is not None:
             items = [self._value(shape.item, v, MISSING, (*path, i)) for i, v in enumerate(value)]
             return tuple(v for v in items if v is not _INVALID)
@@ -294,12 +247,12 @@ class _Builder:
         try:
             return _adapter(shape.annotation).validate_python(_tupled(value))
         except ValueError:  # pydantic's ValidationError is one; its words are for programmers
-            return self._complain(path, f"expected {describe(shape.annotation)}, got {_short(value)}{_kind(value)}")
+            return self._complain(path, f"expected {describe(shape.annotation)}, got {short(value)}{_kind(value)}")
 
     def _object(self, shape: Shape, value: Any, default: Any, path: yaml12.Path) -> Any:
         if not isinstance(value, dict):
             allowed = f" or one of {', '.join(shape.tags)}" if shape.tag else ""
-            return self._complain(path, f"expected a mapping{allowed}, got {_short(value)}{_kind(value)}")
+            return self._complain(path, f"expected a mapping{allowed}, got {short(value)}{_kind(value)}")
         cls = chosen(shape, value, default)
         if cls is None:
             return self._untagged(shape, value, path)
@@ -327,7 +280,7 @@ class _Builder:
             return self._complain(path, f"{tag} is missing; {allowed}")
         near = difflib.get_close_matches(str(value[tag]), list(shape.tags), 1)
         hint = f"did you mean {near[0]}? " if near else ""
-        return self._complain((*path, tag), f"no such {tag}: {_short(value[tag])}; {hint}{allowed}")
+        return self._complain((*path, tag), f"no such {tag}: {short(value[tag])}; {hint}{allowed}")
 
     def _unknown(self, key: str, cls: type, shape: Shape, path: yaml12.Path) -> str:
         """Why a key is refused: whose it is, or the nearest one here or elsewhere in the stage; those allowed."""
@@ -393,54 +346,6 @@ def _blamed(path: yaml12.Path, value: Mapping[str, Any], message: str) -> yaml12
 def _kind(value: Any) -> str:
     kinds: tuple[tuple[type, str], ...] = ((bool, ""), (str, " (a text)"), (list, " (a list)"), (dict, " (a mapping)"))
     return next((words for kind, words in kinds if isinstance(value, kind)), "")
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
-    if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
-
-
-def _changes(old: Any, new: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
-    """(path, before, after) of settings that differ; of a new variant, those that are not its defaults."""
-    kind = _settings(new)
-    if kind is not None and kind is _settings(old):
-        for key in fields_of(kind):
-            yield from _changes(getattr(old, key), getattr(new, key), f"{path}.{key}".removeprefix("."))
-    elif kind is not None:
-        tag = tag_of(kind)
-        if tag is not None:
-            yield path, _called(old), tag[1]
-        for key in [k for k in fields_of(kind) if tag is None or k != tag[0]]:
-            yield from _changes(default_of(kind, key), getattr(new, key), f"{path}.{key}")
-    elif isinstance(new, tuple) and isinstance(old, tuple) and any(_settings(v) for v in (*old, *new)):
-        for index, (before, after) in enumerate(itertools.zip_longest(old, new, fillvalue=MISSING)):
-            yield from _changes(before, after, f"{path}.{index}")
-    elif old != new:
-        yield path, _called(old), _called(new)
-
-
-def _settings(value: object) -> type | None:
-    """The settings dataclass that a value is of, if it is of one."""
-    return type(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else None
-
-
-def _called(value: Any) -> Any:
-    """A setting's value as a difference names it: a variant by its tag."""
-    if value is MISSING:
-        return "unset"
-    kind = _settings(value)
-    tag = tag_of(kind) if kind else None
-    return tag[1] if tag else _plain(value)
-
-
-def _short(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    text = str(value) if not isinstance(value, str) or re.fullmatch(r"[\w@./:+-]+", value) else repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 __all__ = ["Overrides", "RecipeError", "Ref", "difference", "dump", "load_recipe", "resolve"]

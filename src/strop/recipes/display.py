@@ -11,11 +11,13 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol, TextIO
+from typing import Any, Literal, Protocol, TextIO, get_args
 
 from strop.types import Group
 
 Kind = Literal["auto", "live", "plain", "json", "quiet"]
+
+KINDS: tuple[str, ...] = get_args(Kind)
 
 START_LINES = 12
 PEEK = 3
@@ -51,7 +53,7 @@ class Display(Protocol):
     def end(self, summary: Mapping[str, Any], closing: Sequence[str]) -> None: ...
 
 
-def make(kind: Kind = "auto", stream: TextIO | None = None) -> Display:
+def make(kind: str = "auto", stream: TextIO | None = None) -> Display:
     """The display of that kind; "auto" is live on a terminal, plain in pipes, under CI and NO_COLOR."""
     out = stream or sys.stderr
     if kind == "auto":

@@ -9,36 +9,17 @@ it was written.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from strop.recipes.plain import RECIPE_KEYS
 from strop.recipes.settings import Recipe
 from strop.recipes.shape import Shape, chosen, default_of, fields_of, shape_of
+from strop.recipes.sources import Problem
 from strop.recipes.yaml12 import Path
 
 ROOT = shape_of(Recipe)
-RECIPE_KEYS = tuple(k for k in fields_of(Recipe) if k != "stages")
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong: where it was written, the path in the recipe, and what and how to mend it."""
-
-    where: str
-    path: str
-    text: str
-
-    def __str__(self) -> str:
-        return ": ".join(part for part in (self.where, self.path, self.text) if part)
-
-
-class RecipeError(ValueError):
-    """A recipe cannot be used; `problems` has everything that is wrong with it."""
-
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(str(problem) for problem in problems))
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +173,7 @@ class Layers:
             text = f"is a stage; say which setting, as {first}.training.steps=100"
             self.problems.append(Problem(mark.where, str(first), text))
             return None
-        known = [*(n for n in names if n), *RECIPE_KEYS]
+        known = [*dict.fromkeys(n for n in names if n), *RECIPE_KEYS]
         near = difflib.get_close_matches(str(first), known, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         example = f"{known[0]}.{address}" if names else address

@@ -18,9 +18,10 @@ from typing import Any
 
 from strop.data.read import data_files
 from strop.recipes import artifacts, rundir
-from strop.recipes.config import Overrides, Ref, difference, dump, load_recipe, to_plain
+from strop.recipes.config import Overrides, Ref, difference, dump, load_recipe
 from strop.recipes.display import Display, Kind, make
 from strop.recipes.journal import Journal, read_json
+from strop.recipes.plain import to_plain
 from strop.recipes.settings import Recipe
 from strop.recipes.work import State, Stop, Work
 

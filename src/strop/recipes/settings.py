@@ -34,6 +34,7 @@ class Data:
         split: of a `datasets` path.
         limit: read at most this many good rows.
         system: a system turn put before every conversation that has none.
+        shuffle: take rows in a new order each pass; false takes them as they stand in the file.
     """
 
     path: str | tuple[str, ...]
@@ -42,6 +43,7 @@ class Data:
     split: str = "train"
     limit: int | None = None
     system: str | None = None
+    shuffle: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +56,10 @@ class Training:
         micro_batch_tokens: packed tokens a forward holds at most; null chooses by device.
         max_length: prompt and completion tokens a sequence may have.
         max_grad_norm: gradients are clipped to this norm; 0 turns clipping off.
-        save_every, keep: checkpoint each so many steps (0: only at the end and when
-            interrupted), keeping the last few.
-        eval_every: evaluate on held-out rows each so many steps (0: at the start and the end).
+        save_every, keep: checkpoint each so many steps (0: only when interrupted), keeping the
+            last few; the finished model is always saved.
+        eval_every: evaluate on held-out rows each so many steps, besides at the start and the end
+            (0: only then).
         eval_fraction: share of rows held out when no `eval_data` is given.
         log_every: steps between metric lines on the terminal; the file has every step.
         nonfinite_limit: stop after so many skipped steps in a row.

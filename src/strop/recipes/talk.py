@@ -40,7 +40,7 @@ def answerer(model_path: str, sampling: Sampling, seed: int, *, device: str = "a
             top_k=sampling.top_k,
             top_p=sampling.top_p,
             rows=sampling.rows,
-            path="shared" if model.packed else "padded",
+            path="shared" if model.path == "packed" else "padded",
         )
         return [[chat.decode(one.ids) for one in samples] for samples in drawn]
 
@@ -55,7 +55,9 @@ def sample_texts(
     return answerer(model_path, sampling, seed)(turns, num_samples, 0)
 
 
-def chat_with(model_path: str, sampling: Sampling, seed: int, *, ask: Callable[[], str | None], say: Callable[[str], None]) -> None:
+def chat_with(
+    model_path: str, sampling: Sampling, seed: int, *, ask: Callable[[], str | None], say: Callable[[str], None]
+) -> None:
     """A conversation until `ask` gives null; every answer sees all turns before it."""
     answer = answerer(model_path, sampling, seed)
     turns: tuple[Message, ...] = ()

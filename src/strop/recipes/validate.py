@@ -110,7 +110,11 @@ def num_parameters(folder: Path | None) -> int | None:
     config: Mapping[str, Any] = json.loads(path.read_text("utf-8"))
     try:
         width, layers = int(config["hidden_size"]), int(config["num_hidden_layers"])
-        inner, vocab, heads = int(config["intermediate_size"]), int(config["vocab_size"]), int(config["num_attention_heads"])
+        inner, vocab, heads = (
+            int(config["intermediate_size"]),
+            int(config["vocab_size"]),
+            int(config["num_attention_heads"]),
+        )
     except (KeyError, TypeError, ValueError):
         return None
     head = int(config.get("head_dim") or width // heads)
@@ -145,7 +149,9 @@ def as_text(stages: Sequence[Mapping[str, Any]]) -> str:
 def _data_lines(key: str, data: Mapping[str, Any]) -> list[str]:
     if "text" in data:
         return [f"  {key:<7} {data['path']}: {data['text']}"]
-    lines = [f"  {key:<7} {data['path']}: {data['rows']} rows of kind {data['kind']} ({data['shape']}), {data['kept']} kept"]
+    lines = [
+        f"  {key:<7} {data['path']}: {data['rows']} rows of kind {data['kind']} ({data['shape']}), {data['kept']} kept"
+    ]
     lines += [f"          dropped {count}: {data['examples'].get(why, why)}" for why, count in data["dropped"].items()]
     spread = "  ".join(f"{k} {v:.0f}" for k, v in data["lengths"].items() if k not in ("unit", "measured"))
     return [*lines, f"          {data['lengths']['unit']} a row: {spread}"]

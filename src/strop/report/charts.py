@@ -1,4 +1,4 @@
-"""Data as inline SVG: line charts, interval charts, stacked bars; each with its table and CSV.
+"""Curves as inline SVG, with their table and CSV. Intervals and bars are in `bars`.
 
 Colours are classes (`c0` … `c6`), set for light and dark in report.css; every colour also has a
 dash pattern or a hatch, so no reading rests on colour. Every text is escaped here.
@@ -9,24 +9,20 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from strop.report.series import Row, domain, drawable, join, running_mean, thin, ticks, window_of
-from strop.report.text import duration, first_line, number, short
+from strop.report.text import number, short
 
 MAX_SERIES = 7
 """Colours and dash patterns there are."""
 
 WIDTH, HEIGHT = 520, 250
 LEFT, RIGHT, TOP, BOTTOM = 54, 14, 14, 30
-NAME_WIDTH = 124
-
-OTHER = "other"
-"""The phase that stands for all that no phase covers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +47,12 @@ class Table:
 
     header: tuple[str, ...]
     rows: tuple[tuple[str | float | None, ...], ...]
+
+    @property
+    def body(self) -> Markup:
+        """The rows in HTML; made here, since a template takes five times as long over thousands of cells."""
+        rows = ("".join(f"<td>{_cell(value)}</td>" for value in row) for row in self.rows)
+        return Markup("".join(f"<tr>{row}</tr>" for row in rows))
 
     @property
     def csv_uri(self) -> str:
@@ -100,9 +102,9 @@ def line_chart(
     return Chart(
         title=title,
         unit=unit,
-        svg=_svg(HEIGHT, label, Markup("").join(body), axes),
+        svg=svg_of(HEIGHT, label, Markup("").join(body), axes),
         table=Table(("step", *(s.name for s in series)), tuple((step, *values) for step, values in kept)),
-        filename=_slug(f"{stem} {title}") + ".csv",
+        filename=slug(f"{stem} {title}") + ".csv",
         legend=tuple(s.name for s in series),
         last=" / ".join(number(s.points[-1][1]) for s in series[:3]) if series else "",
         warning=_not_finite(rows),
@@ -137,14 +139,18 @@ def _grid(axes: _Axes) -> Markup:
     for value in ticks(axes.y_low, axes.y_high, 4):
         y = f"{axes.y(value):.1f}"
         parts.append(Markup('<path class="grid" d="M{} {}H{}"/>').format(LEFT, y, WIDTH - RIGHT))
-        parts.append(Markup('<text class="tick" x="{}" y="{}" text-anchor="end" dy=".32em">{}</text>').format(
-            LEFT - 8, y, short(value)
-        ))  # fmt: skip
+        parts.append(
+            Markup('<text class="tick" x="{}" y="{}" text-anchor="end" dy=".32em">{}</text>').format(
+                LEFT - 8, y, short(value)
+            )
+        )
     for value in ticks(axes.x_low, axes.x_high, 6):
         if value == int(value):
-            parts.append(Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
-                axes.x(value), HEIGHT - 9, short(value)
-            ))  # fmt: skip
+            parts.append(
+                Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
+                    axes.x(value), HEIGHT - 9, short(value)
+                )
+            )
     parts.append(Markup('<path class="axis" d="M{} {}H{}"/>').format(LEFT, HEIGHT - BOTTOM, WIDTH - RIGHT))
     return Markup("").join(parts)
 
@@ -222,129 +228,24 @@ def _notes(num_rows: int, num_kept: int, window: int) -> list[str]:
     return notes
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A value with its interval, to be drawn beside others of the same metric."""
-
-    name: str
-    value: float
-    low: float | None
-    high: float | None
-    n: int | None
-
-
-def interval_chart(title: str, rows: Sequence[Interval], *, stem: str = "") -> Chart:
-    """One dot and whisker a row, on one axis."""
-    left, right, line = NAME_WIDTH, 62, 32
-    height = line * len(rows) + 34
-    ends = [v for r in rows for v in (r.value, r.low, r.high) if v is not None and drawable(v)]
-    low, high = domain(ends)
-    scale = (WIDTH - left - right) / (high - low)
-    parts = []
-    for value in ticks(low, high, 5):
-        x = left + (value - low) * scale
-        parts.append(Markup('<path class="grid" d="M{:.1f} 6V{}"/>').format(x, height - 24))
-        parts.append(Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
-            x, height - 8, short(value)
-        ))  # fmt: skip
-    for i, row in enumerate(rows):
-        y = 6 + line * (i + 0.5)
-        parts.append(_whisker(row, i == len(rows) - 1, y, lambda v: left + (v - low) * scale))
-    label = f"{title}. " + " ".join(f"{r.name}: {number(r.value)}, {_between(r)}." for r in rows)
-    table = Table(
-        ("stage", title, "low", "high", "n"), tuple((r.name, r.value, r.low, r.high, r.n) for r in rows)
-    )
-    svg = _svg(height, label, Markup("").join(parts), None)
-    return Chart(title, "95 % interval", svg, table, _slug(f"{stem} {title}") + ".csv")
-
-
-def _whisker(row: Interval, is_last: bool, y: float, x: Callable[[float], float]) -> Markup:
-    kind = "final" if is_last else "earlier"
-    parts = [Markup('<text class="name" x="0" y="{}" dy=".34em">{}</text>').format(y, first_line(row.name, 15))]
-    if drawable(row.value):
-        if row.low is not None and row.high is not None and drawable(row.low) and drawable(row.high):
-            parts.append(Markup('<path class="whisker {k}" d="M{a:.1f} {y}H{b:.1f}M{a:.1f} {t}v8M{b:.1f} {t}v8"/>').format(
-                k=kind, a=x(row.low), b=x(row.high), y=y, t=y - 4
-            ))  # fmt: skip
-        parts.append(Markup('<circle class="point {}" cx="{:.1f}" cy="{}" r="5"/>').format(kind, x(row.value), y))
-    parts.append(Markup('<text class="value {}" x="{}" y="{}" text-anchor="end" dy=".34em">{}</text>').format(
-        kind, WIDTH, y, number(row.value, 3)
-    ))  # fmt: skip
-    return Markup("").join(parts)
-
-
-def _between(row: Interval) -> str:
-    if row.low is None or row.high is None:
-        return "no interval known"
-    return f"95 % interval {number(row.low)} to {number(row.high)}"
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """A bar of named parts, in seconds."""
-
-    name: str
-    parts: Sequence[tuple[str, float]]
-
-
-def stacked_bars(title: str, bars: Sequence[Bar]) -> Chart:
-    """One bar a stage, cut by phase, on one axis of seconds; the table has every phase.
-
-    The phases that took longest have a colour of their own, the others are drawn together.
-    """
-    phases = list(dict.fromkeys(phase for bar in bars for phase, _ in bar.parts))
-    totals = {p: sum(seconds for bar in bars for phase, seconds in bar.parts if phase == p) for p in phases}
-    ranked = sorted((p for p in phases if p != OTHER), key=lambda p: -totals[p])[: MAX_SERIES - 1]
-    drawn = [*ranked, OTHER] if len(ranked) < len(phases) else ranked
-    line = 34
-    longest = max((sum(s for _, s in bar.parts) for bar in bars), default=0.0) or 1.0
-    scale = (WIDTH - NAME_WIDTH - 84) / longest
-    rows = [_bar(bar, drawn, 4 + line * i, line, scale) for i, bar in enumerate(bars)]
-    label = f"{title}. " + " ".join(
-        f"{bar.name}: " + ", ".join(f"{phase} {duration(seconds)}" for phase, seconds in bar.parts) + "." for bar in bars
-    )
-    table = Table(
-        ("stage", *(f"{phase} (s)" for phase in phases)),
-        tuple((bar.name, *(dict(bar.parts).get(phase) for phase in phases)) for bar in bars),
-    )
-    svg = _svg(line * len(bars) + 10, label, Markup("").join(rows), None)
-    return Chart(title, "seconds", svg, table, _slug(title) + ".csv", legend=tuple(drawn))
-
-
-def _bar(bar: Bar, drawn: Sequence[str], y: float, line: float, scale: float) -> Markup:
-    middle = y + line / 2
-    parts = [Markup('<text class="name" x="0" y="{}" dy=".34em">{}</text>').format(middle, first_line(bar.name, 15))]
-    x = float(NAME_WIDTH)
-    for i, phase in enumerate(drawn):
-        seconds = sum(s for p, s in bar.parts if p == phase or (phase == OTHER and p not in drawn))
-        if seconds > 0:
-            parts.append(_segment(x, y + 6, max(seconds * scale - 1, 0.5), line - 12, i))
-            x += seconds * scale
-    parts.append(Markup('<text class="value" x="{:.1f}" y="{}" dy=".34em">{}</text>').format(
-        x + 8, middle, duration(sum(s for _, s in bar.parts))
-    ))  # fmt: skip
-    return Markup("").join(parts)
-
-
-def _segment(x: float, y: float, width: float, height: float, index: int) -> Markup:
-    """A coloured rectangle; every second colour is hatched, so that neighbours differ without colour."""
-    box = Markup('x="{:.1f}" y="{}" width="{:.1f}" height="{}"').format(x, y, width, height)
-    fill = Markup('<rect class="fill c{}" {}/>').format(index, box)
-    return fill + Markup('<rect class="hatch" {} fill="url(#hatch{})"/>').format(box, index % 3) if index % 3 else fill
-
-
-def _svg(height: int, label: str, body: Markup, axes: _Axes | None) -> Markup:
-    scale = (
-        Markup(' data-x="{} {} {} {}"').format(axes.x_low, axes.x_high, LEFT, WIDTH - RIGHT) if axes else Markup("")
-    )
+def svg_of(height: int, label: str, body: Markup, axes: _Axes | None = None) -> Markup:
+    """The picture: drawn to WIDTH, named by `label` for who cannot see it, its step axis for the script."""
+    scale = Markup(' data-x="{} {} {} {}"').format(axes.x_low, axes.x_high, LEFT, WIDTH - RIGHT) if axes else Markup("")
     return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}"{}>{}</svg>').format(
         WIDTH, height, label, scale, body
     )
+
+
+def _cell(value: str | float | None) -> str:
+    if isinstance(value, str):
+        return str(escape(value))
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
 
 
 def _inert(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """A file name of letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "data"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from strop.report import text
-from strop.report.charts import MAX_SERIES, OTHER, Bar, Chart, Interval, Mark, Series, interval_chart, line_chart, stacked_bars
+from strop.report.bars import OTHER, Bar, Interval, interval_chart, stacked_bars
+from strop.report.charts import MAX_SERIES, Chart, Mark, Series, line_chart
 from strop.report.curves import kind_of, plots_of, remaining
 from strop.report.lineage import lineage
 from strop.report.read import Event, Figure, Run, StageRun, read_run
@@ -105,7 +107,7 @@ def _hash(source: str) -> str:
 
 def _context(run: Run, limits: Limits) -> dict[str, Any]:
     """What the template shows, under the names it uses."""
-    flagged = alerts(run.events)
+    flagged = alerts(run)
     stages = evaluated(run.stages)
     sampled = {name: groups for name, groups in _sampled_stages(run) if groups}
     last = list(sampled)[-1] if sampled else ""
@@ -129,6 +131,7 @@ def _context(run: Run, limits: Limits) -> dict[str, Any]:
         "num_unscorable": num_unscorable(sampled[last]) if last else 0,
         "speed": _speed(run, limits),
         "memory": [(s.name, s.peak_memory_mb) for s in run.stages if s.peak_memory_mb is not None],
+        "traceback": next((e.traceback for e in reversed(run.events) if e.traceback), ""),
         "log": _ends(run.events, 80),
     }
 
@@ -143,15 +146,16 @@ def _sampled_stages(run: Run) -> list[tuple[str, Any]]:
 def _facts(run: Run) -> list[tuple[str, str]]:
     trained = [s.name for s in run.stages if run.curves.get(s.name)]
     num_steps = sum(len({t for points in run.curves[name].values() for t, _ in points}) for name in trained)
-    facts = [
-        ("Time", text.duration(run.seconds)),
+    known = [s.seconds for s in run.stages if s.seconds is not None]
+    took = run.seconds if run.seconds is not None or not known else sum(known)
+    return [
+        ("Time", text.duration(took)),
         ("Stages", str(len(run.stages)) if run.stages else "–"),
         ("Optimizer steps", f"{num_steps:,}"),
         ("Seed", run.seed or "–"),
         ("Version", run.version or "–"),
         ("Last update", text.moment(run.updated)),
     ]
-    return facts
 
 
 def _hero(stages: Sequence[StageRun]) -> Chart | None:
@@ -160,7 +164,7 @@ def _hero(stages: Sequence[StageRun]) -> Chart | None:
     rows = [
         Interval(s.name, figure.value, figure.low, figure.high, figure.n)
         for s in stages
-        if (figure := s.metrics.get(name)) is not None
+        if (figure := s.metrics.get(name)) is not None and math.isfinite(figure.value)
     ]
     return interval_chart(name, rows, stem="evaluation") if rows else None
 

@@ -33,7 +33,7 @@ def lineage(run: Run) -> tuple[Node, ...]:
         parent = parent_of(stage, trained)
         if parent and parent not in nodes:
             nodes[parent] = Node(parent, "base", "", hashes.get(parent, ""), None, _figures(parent, run, trained))
-        told = stage.hash or hashes.get(stage.name, "")
+        told = hashes.get(stage.name) or stage.hash
         nodes[stage.name] = Node(stage.name, stage.kind, parent, told, stage, _figures(stage.name, run, trained))
     for entry in run.lineage:
         name = entry.get("name", "")

@@ -6,13 +6,25 @@ is missing, torn or of an unexpected shape is left out and said in `Run.problems
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from strop.report.loose import (
+    finite_of,
+    list_of,
+    mapping_of,
+    number_of,
+    numbers_of,
+    read_lines,
+    read_object,
+    read_text,
+    text_of,
+    texts_of,
+    whole_of,
+)
 from strop.types import Content, group_from_json
 
 Points = tuple[tuple[int, float], ...]
@@ -21,7 +33,11 @@ Points = tuple[tuple[int, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A measured value with its 95 % interval and the number of prompts or rows it rests on."""
+    """A measured value with its 95 % interval and the number of prompts or rows it rests on.
+
+    What `evaluate.statistics.Measure` was before it became JSON, without importing numpy. The value
+    is nan where nothing could be scored.
+    """
 
     value: float
     low: float | None = None
@@ -68,6 +84,7 @@ class Event:
     stage: str
     step: int | None
     reason: str
+    traceback: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,27 +139,27 @@ def read_run(run_dir: Path) -> Run:
     if not run_dir.is_dir():
         raise ValueError(f"{run_dir}: no such run directory; `strop ls` lists the runs")
     problems: list[str] = []
-    summary = _read_object(run_dir / "summary.json", problems)
-    status = _read_object(run_dir / "status.json", problems)
+    summary = read_object(run_dir / "summary.json", problems)
+    status = read_object(run_dir / "status.json", problems)
     events = tuple(_events(run_dir / "events.jsonl", problems))
     curves = _curves(run_dir / "metrics.jsonl", problems)
     samples = _samples(run_dir / "stages", problems)
     return Run(
-        name=_text(summary.get("name")) or run_dir.resolve().name,
-        state=_text(status.get("state")) or _text(summary.get("state")) or "unknown",
-        stage=_text(status.get("stage")),
-        step=_whole(status.get("step")),
-        steps=_whole(status.get("steps")),
-        updated=_number(status.get("updated")),
-        error=_text(status.get("error")) or _text(summary.get("error")),
+        name=text_of(summary.get("name")) or run_dir.resolve().name,
+        state=text_of(status.get("state")) or text_of(summary.get("state")) or "unknown",
+        stage=text_of(status.get("stage")),
+        step=whole_of(status.get("step")),
+        steps=whole_of(status.get("steps")),
+        updated=number_of(status.get("updated")),
+        error=text_of(status.get("error")) or text_of(summary.get("error")),
         command=_command(summary.get("command")),
-        seed=_text(summary.get("seed")),
-        version=_text(summary.get("version")),
-        seconds=_number(summary.get("seconds")),
+        seed=text_of(summary.get("seed")),
+        version=text_of(summary.get("version")),
+        seconds=finite_of(summary.get("seconds")),
         stages=_stages(run_dir, summary, [*(e.stage for e in events), *curves, *samples], events),
         lineage=tuple(_lineage(summary.get("lineage"))),
-        difference=tuple(_text(line) for line in _list(summary.get("difference"))),
-        config=_read_text(run_dir / "config.yaml", problems),
+        difference=tuple(text_of(line) for line in list_of(summary.get("difference"))),
+        config=read_text(run_dir / "config.yaml", problems),
         curves=curves,
         events=events,
         samples=samples,
@@ -154,68 +171,64 @@ def _stages(
     run_dir: Path, summary: Mapping[str, Any], seen: Sequence[str], events: Sequence[Event]
 ) -> tuple[StageRun, ...]:
     """The summary's stages, then those that only left traces (a run that died before its summary)."""
-    told = {s.name: s for s in (_stage(value, events) for value in _list(summary.get("stages"))) if s.name}
+    told = {s.name: s for s in (_stage(value, events) for value in list_of(summary.get("stages"))) if s.name}
+    on_disk = {folder.name: folder / "stage.json" for folder in _stage_dirs(run_dir / "stages")}
     for name in seen:
         if name and name not in told:
-            told[name] = StageRun(name=name, kind=_kind_on_disk(run_dir, name))
+            entry = read_object(on_disk[name], []) if name in on_disk else {}  # its name is never joined to a path
+            told[name] = _stage({**entry, "name": name}, events)
     return tuple(told.values())
 
 
 def _stage(value: Any, events: Sequence[Event]) -> StageRun:
-    stage = _mapping(value)
-    name = _text(stage.get("name"))
+    stage = mapping_of(value)
+    name = text_of(stage.get("name"))
     return StageRun(
         name=name,
-        kind=_text(stage.get("kind")),
-        state=_text(stage.get("state")),
-        seconds=_number(stage.get("seconds")),
+        kind=text_of(stage.get("kind")),
+        state=text_of(stage.get("state")),
+        seconds=finite_of(stage.get("seconds")),
         metrics=_figures(stage.get("metrics")),
-        artifacts=_texts(stage.get("artifacts")),
-        inputs=_texts(stage.get("inputs")),
+        artifacts=texts_of(stage.get("artifacts")),
+        inputs=texts_of(stage.get("inputs")),
         data=_data_use(stage.get("data"), [e for e in events if e.kind == "drop" and e.stage == name]),
-        hash=_text(stage.get("hash")),
-        phases=_numbers(stage.get("phases")),
-        peak_memory_mb=_number(stage.get("peak_memory_mb")),
+        hash=text_of(stage.get("hash")),
+        phases=numbers_of(stage.get("phases")),
+        peak_memory_mb=finite_of(stage.get("peak_memory_mb")),
     )
-
-
-def _kind_on_disk(run_dir: Path, name: str) -> str:
-    """The kind in stages/NAME/stage.json. The name is compared, never joined to a path."""
-    for path in _stage_dirs(run_dir / "stages"):
-        if path.name == name:
-            return _text(_read_object(path / "stage.json", []).get("kind"))
-    return ""
 
 
 def _figures(value: Any) -> dict[str, Figure]:
     figures = {}
-    for name, entry in _mapping(value).items():
-        known = _mapping(entry) or {"value": entry}
-        number = _number(known.get("value"))
+    for name, entry in mapping_of(value).items():
+        known = mapping_of(entry) or {"value": entry}
+        number = math.nan if known.get("value") is None else number_of(known["value"])
         if number is not None:
-            figures[name] = Figure(number, _number(known.get("low")), _number(known.get("high")), _whole(known.get("n")))
+            figures[name] = Figure(
+                number, number_of(known.get("low")), number_of(known.get("high")), whole_of(known.get("n"))
+            )
     return figures
 
 
 def _data_use(value: Any, drops: Sequence[Event]) -> DataUse | None:
-    data = _mapping(value)
+    data = mapping_of(value)
     if not data:
         return None
-    dropped = {name: round(count) for name, count in _numbers(data.get("dropped")).items()}
-    examples = {e.reason: e.text for e in reversed(drops) if e.reason} | _texts(data.get("examples"))
+    dropped = {name: round(count) for name, count in numbers_of(data.get("dropped")).items()}
+    examples = {e.reason: e.text for e in reversed(drops) if e.reason} | texts_of(data.get("examples"))
     return DataUse(
-        rows=_whole(data.get("rows")),
-        kept=_whole(data.get("kept")),
+        rows=whole_of(data.get("rows")),
+        kept=whole_of(data.get("kept")),
         dropped=dropped,
         examples={reason: examples[reason] for reason in dropped if reason in examples},
-        kind=_text(data.get("kind")),
-        sha256=_text(data.get("sha256")),
+        kind=text_of(data.get("kind")),
+        sha256=text_of(data.get("sha256")),
     )
 
 
 def _lineage(value: Any) -> Iterator[Mapping[str, str]]:
-    for entry in _list(value):
-        yield _texts(entry) if isinstance(entry, Mapping) else {"name": _text(entry)}
+    for entry in list_of(value):
+        yield texts_of(entry) if isinstance(entry, Mapping) else {"name": text_of(entry)}
 
 
 def _curves(path: Path, problems: list[str]) -> dict[str, dict[str, Points]]:
@@ -224,13 +237,13 @@ def _curves(path: Path, problems: list[str]) -> dict[str, dict[str, Points]]:
     A null is a value that was not finite (the journal writes it so) and stands here as nan.
     """
     found: dict[str, dict[str, dict[int, float]]] = {}
-    for line in _read_lines(path, problems):
-        step = _whole(line.get("step"))
+    for line in read_lines(path, problems):
+        step = whole_of(line.get("step"))
         if step is None:
             continue
-        stage = found.setdefault(_text(line.get("stage")), {})
+        stage = found.setdefault(text_of(line.get("stage")), {})
         for name, value in line.items():
-            number = math.nan if value is None else _number(value)
+            number = math.nan if value is None else number_of(value)
             if number is not None and name not in ("step", "time", "stage"):
                 stage.setdefault(name, {})[step] = number
     return {
@@ -240,14 +253,15 @@ def _curves(path: Path, problems: list[str]) -> dict[str, dict[str, Points]]:
 
 
 def _events(path: Path, problems: list[str]) -> Iterator[Event]:
-    for line in _read_lines(path, problems):
+    for line in read_lines(path, problems):
         yield Event(
-            kind=_text(line.get("kind")) or "note",
-            text=_text(line.get("text")),
-            time=_number(line.get("time")),
-            stage=_text(line.get("stage")),
-            step=_whole(line.get("step")),
-            reason=_text(line.get("reason")),
+            kind=text_of(line.get("kind")) or "note",
+            text=text_of(line.get("text")),
+            time=number_of(line.get("time")),
+            stage=text_of(line.get("stage")),
+            step=whole_of(line.get("step")),
+            reason=text_of(line.get("reason")),
+            traceback=text_of(line.get("traceback")),
         )
 
 
@@ -257,7 +271,7 @@ def _samples(stages_dir: Path, problems: list[str]) -> dict[str, tuple[Sampled, 
         path = folder / "samples.jsonl"
         if path.is_file():
             bad: list[str] = []
-            groups = tuple(s for line in _read_lines(path, problems) if (s := _sampled(line, bad)))
+            groups = tuple(s for line in read_lines(path, problems) if (s := _sampled(line, bad)))
             if bad:
                 problems.append(f"stages/{folder.name}/samples.jsonl: {len(bad)} line(s) left out; the first: {bad[0]}")
             found[folder.name] = groups
@@ -271,104 +285,19 @@ def _sampled(line: Mapping[str, Any], bad: list[str]) -> Sampled | None:
         bad.append(str(error))
         return None
     answers = tuple(
-        Answer(c.text, _finite(c.score), _verdicts(c.rewards), _texts(c.reasons), _text(c.finish))
+        Answer(c.text, finite_of(c.score), _verdicts(c.rewards), texts_of(c.reasons), text_of(c.finish))
         for c in group.completions
     )
     return Sampled(group.prompt, answers)
 
 
 def _verdicts(value: Any) -> dict[str, float | None]:
-    return {_text(name): _number(score) for name, score in _mapping(value).items()}
+    return {text_of(name): number_of(score) for name, score in mapping_of(value).items()}
 
 
 def _stage_dirs(stages_dir: Path) -> list[Path]:
     return sorted(p for p in stages_dir.iterdir() if p.is_dir()) if stages_dir.is_dir() else []
 
 
-def _read_text(path: Path, problems: list[str]) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        problems.append(f"{path.name} {'is missing' if isinstance(error, FileNotFoundError) else 'cannot be read'}")
-        return ""
-
-
-def _read_object(path: Path, problems: list[str]) -> Mapping[str, Any]:
-    text = _read_text(path, problems)
-    if not text:
-        return {}
-    value = _parse(text)
-    if not isinstance(value, Mapping):
-        problems.append(f"{path.name} is torn or not a JSON object, and was left out")
-        return {}
-    return value
-
-
-def _read_lines(path: Path, problems: list[str]) -> Iterator[Mapping[str, Any]]:
-    """The JSON objects of a file, one a line; lines that are none are counted into `problems`."""
-    torn: list[int] = []
-    name = path.name if path.parent.parent.name != "stages" else f"stages/{path.parent.name}/{path.name}"
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            for i, line in enumerate(file, start=1):
-                value = _parse(line) if line.strip() else {}
-                if not isinstance(value, Mapping):
-                    torn.append(i)
-                elif value:
-                    yield value
-    except OSError as error:
-        problems.append(f"{name} {'is missing' if isinstance(error, FileNotFoundError) else 'cannot be read'}")
-    if torn:
-        problems.append(f"{name}: {len(torn)} line(s) torn or not JSON objects, left out; the first is line {torn[0]}")
-
-
-def _parse(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
 def _command(value: Any) -> str:
-    return " ".join(_text(part) for part in value) if isinstance(value, list) else _text(value)
-
-
-def _text(value: Any) -> str:
-    return "" if value is None or isinstance(value, Mapping | list) else str(value)
-
-
-def _number(value: Any) -> float | None:
-    """The value if it is a number (nan and infinities are: they are what a broken run recorded)."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
-
-
-def _finite(value: Any) -> float | None:
-    number = _number(value)
-    return number if number is not None and math.isfinite(number) else None
-
-
-def _whole(value: Any) -> int | None:
-    number = _finite(value)
-    return None if number is None else round(number)
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _texts(value: Any) -> dict[str, str]:
-    return {str(name): text for name, entry in _mapping(value).items() if (text := _text(entry))}
-
-
-def _numbers(value: Any) -> dict[str, float]:
-    pairs = ((str(name), _finite(entry)) for name, entry in _mapping(value).items())
-    return {name: number for name, number in pairs if number is not None}
+    return " ".join(text_of(part) for part in value) if isinstance(value, list) else text_of(value)

@@ -29,6 +29,8 @@ def thin(rows: Sequence[Row], limit: int) -> list[Row]:
     counts = [sum(values[i] is not None for _, values in rows) for i in range(num_series)]
     few = [i for i in range(num_series) if counts[i] <= limit // (2 * num_series)]
     kept = {0, len(rows) - 1} | {j for i in few for j, (_, values) in enumerate(rows) if values[i] is not None}
+    broken = [j for j, (_, values) in enumerate(rows) if any(v is not None and not drawable(v) for v in values)]
+    kept |= set(broken[: limit // 8])  # so that the gap they leave is seen
     dense = [i for i in range(num_series) if i not in few]
     num_stretches = max(1, (limit - len(kept)) // (2 * max(1, len(dense))))
     for stretch in range(num_stretches):

@@ -68,7 +68,9 @@ def _claim(stages: Sequence[StageRun]) -> Claim:
     paired = headline({k.removeprefix("delta/"): v for k, v in last.metrics.items() if k.startswith("delta/")})
     if paired:
         return _paired(paired, last)
-    name = headline({k: v for k, v in last.metrics.items() if k in first.metrics or first is last})
+    name = headline(
+        {k: v for k, v in last.metrics.items() if k in first.metrics and math.isfinite(first.metrics[k].value)}
+    )
     if not name:
         return Claim("none", f"{last.name} has no figure that a verdict could rest on.")
     if first is last:
@@ -77,7 +79,7 @@ def _claim(stages: Sequence[StageRun]) -> Claim:
 
 
 def _paired(name: str, stage: StageRun) -> Claim:
-    baseline = stage.inputs.get("baseline") or "its baseline"
+    baseline = stage.inputs.get("baseline", "").removeprefix("@") or "its baseline"
     now = stage.metrics.get(name)
     start = f"{name} in {stage.name} is {number(now.value, 3)}, " if now else f"{name} in {stage.name} is "
     return _compared(stage.metrics[f"delta/{name}"], start, f"{baseline} on the same prompts")
@@ -107,17 +109,22 @@ def evaluated(stages: Sequence[StageRun]) -> list[StageRun]:
     return [s for s in stages if s.kind == "evaluate" and s.metrics]
 
 
-def alerts(events: Sequence[Event]) -> list[Event]:
-    """Events that a reader must not miss: errors, alarms, then steps that were not finite."""
+def alerts(run: Run) -> list[Event]:
+    """Events that a reader must not miss: errors, alarms, then steps that were not finite.
+
+    The error that ended the run is shown by itself and is not among them.
+    """
     order = ("error", "alarm", "nonfinite")
-    return sorted((e for e in events if e.kind in order), key=lambda e: order.index(e.kind))
+    found = [e for e in run.events if e.kind in order and not (e.kind == "error" and e.text == run.error)]
+    return sorted(found, key=lambda e: order.index(e.kind))
 
 
 def headline(metrics: Mapping[str, Figure]) -> str:
     """The metric to speak of first, or '' if none of them is one where more is better."""
     for pattern in HEADLINES:
-        for name in metrics:
-            if fnmatchcase(name, pattern) and not any(fnmatchcase(name, bad) for bad in NOT_HEADLINES):
+        for name, figure in metrics.items():
+            is_good = fnmatchcase(name, pattern) and not any(fnmatchcase(name, bad) for bad in NOT_HEADLINES)
+            if is_good and math.isfinite(figure.value):
                 return name
     return ""
 

@@ -53,7 +53,9 @@ _HEDGED = re.compile(r"\b(?:or|either|neither|not|never|between)\b|n't|n’t", r
 _WORKED_OUT = re.compile(r"[0-9)]\s?[-+*/x]\s?[($]{0,2}[0-9]")
 _NUMERAL = re.compile(r"[0-9]++(?:[.,/][0-9]++)*")
 _LIST_GAP = re.compile(
-    r"[^.\n]*\bor\b[^.\n]*|\s*(?:[,;|/&–-]|and|to|and/or|,\s?and)\s*[$€£]?\s*|[ $€£]*", re.IGNORECASE
+    r"[^.\n]*\b(?:or|maybe|perhaps|possibly|out\sof)\b[^.\n]*"
+    r"|\s*(?:[,;|/&–-]|and|to|and/or|,\s?and)\s*[$€£]?\s*|[ $€£]*",
+    re.IGNORECASE,
 )
 
 _CHARS = str.maketrans({"−": "-", "﹣": "-", "－": "-", "⁄": "/", "∕": "/", "×": "*", "·": "*", "⋅": "*", "％": "%"})

@@ -33,12 +33,13 @@ class Reference:
     """The frozen model that log-ratios are taken against.
 
     Attributes:
-        identity: hash of its weights and the precision it runs in; keys the cache.
+        identity, precision: hash of its weights, and what it runs in; they key the cache.
         cache: where its log-probs of fixed data are kept; None computes them every time.
     """
 
     model: LanguageModel
     identity: str
+    precision: str
     cache: ReferenceCache | None
     temperature: float
     max_tokens: int
@@ -63,7 +64,14 @@ class Reference:
         return tuple(with_tokens(g, "ref_logprobs", row, known) for g, row in zip(groups, keys, strict=True))
 
     def _key(self, group: EncodedGroup, sequence: EncodedSequence) -> bytes:
-        return sequence_key(self.identity, self.temperature, group.prompt_ids, sequence.ids, sequence.trained)
+        return sequence_key(
+            model=self.identity,
+            precision=self.precision,
+            temperature=self.temperature,
+            prompt_ids=group.prompt_ids,
+            completion_ids=sequence.ids,
+            trained=sequence.trained,
+        )
 
 
 def sequence_logprobs(

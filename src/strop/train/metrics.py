@@ -115,14 +115,22 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 class MetricSums:
-    """Means over everything a step measured: micro-batches here, ranks in `result`."""
+    """Means over everything a step measured: micro-batches here, ranks in `result`.
+
+    A metric whose name ends in "/max" is the largest entry instead (of this rank).
+    """
 
     def __init__(self) -> None:
         self._tensors: dict[str, list[tuple[Tensor, int]]] = {}
         self._numbers: dict[str, tuple[float, float]] = {}
+        self._largest: dict[str, float] = {}
 
     def add(self, name: str, values: Tensor) -> None:
         """Count every entry of a tensor of any length; its sum is taken in float64 and fetched in `result`."""
+        if name.endswith("/max"):
+            if values.numel():
+                self._largest[name] = max(self._largest.get(name, -math.inf), float(values.max()))
+            return
         self._tensors.setdefault(name, []).append((values.detach().sum(dtype=torch.float64), values.numel()))
 
     def add_value(self, name: str, total: float, count: float = 1.0) -> None:
@@ -143,7 +151,7 @@ class MetricSums:
         local = [number for name in names for number in self._numbers.get(name, (0.0, 0.0))]
         summed = dist.sum_numbers(local)
         pairs = zip(names, summed[::2], summed[1::2], strict=True)
-        return {name: total / count for name, total, count in pairs if count > 0}
+        return {**{name: total / count for name, total, count in pairs if count > 0}, **self._largest}
 
 
 def _all_names(names: list[str]) -> list[str]:

@@ -1,0 +1,345 @@
+"""The command line: `strop VERB ... a.b.c=value`. Verbs have few flags; settings are keys.
+
+Exit codes: 0 done, 1 failed while running, 2 a mistake in the command, recipe or data, 130 stopped.
+Each verb imports what it needs when it runs, so that `--help` waits for nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from strop.recipes.display import Display
+    from strop.recipes.run import RunResult
+    from strop.recipes.settings import Sampling
+
+app = typer.Typer(
+    name="strop",
+    help="Preference and reward training: strop run RECIPE key=value ...",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Settings = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="settings, as objective.beta=0.1")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+Show = Annotated[str, typer.Option("--display", help="auto, live, plain, json or quiet")]
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader (head, less) went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except (ValueError, ModuleNotFoundError, OSError) as error:
+        fail(error)
+
+
+def fail(error: Exception) -> NoReturn:
+    """Print an error as one block and leave with exit code 2."""
+    if os.environ.get("STROP_DEBUG") == "1":
+        traceback.print_exception(error)
+    text = str(error)
+    if isinstance(error, ModuleNotFoundError):
+        text = f"{error.name} is not installed; pip install 'strop[train]'"
+    typer.echo("error: " + text.replace("\n", "\n       "), err=True)
+    sys.exit(2)
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="a built-in recipe, a YAML file, or a run directory to resume")],
+    settings: Settings = None,
+    display: Show = "auto",
+) -> None:
+    """Run a recipe, or go on with a run directory.
+
+    More YAML files among the settings are laid over the recipe, in order.
+    """
+    files, pairs = _parted(settings)
+    _start([recipe, *files] if files else recipe, pairs, display)
+
+
+@app.command()
+def quickstart(settings: Settings = None, display: Show = "auto") -> None:
+    """Train a tiny assistant from nothing in minutes.
+
+    SFT, then DPO, then GRPO in the embedded world, evaluated after each.
+    """
+    _start("quickstart", settings or [], display)
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="a model folder or hub name")],
+    settings: Settings = None,
+    display: Show = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Score a model's answers to held-out prompts.
+
+    As in: strop eval MODEL data=test.jsonl rewards=number
+    """
+    base = {"name": "eval", "kind": "evaluate", "model": model}
+    result = _result(base, settings or [], "quiet" if as_json else display)
+    if as_json:
+        _print_json({"path": str(result.path), "state": result.state, "metrics": result.metrics})
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def validate(
+    recipe: Annotated[str, typer.Argument(help="a built-in recipe or a YAML file")],
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a recipe and say what it would do.
+
+    Resolved settings, rows kept and dropped, lengths, steps and memory. Loads no weights.
+    """
+    from strop.recipes import config
+    from strop.recipes import validate as dry
+    from strop.recipes.plain import to_plain
+    from strop.recipes.run import check_inputs
+
+    files, pairs = _parted(settings)
+    ref = [recipe, *files]
+    found = config.load_recipe(ref, pairs)
+    check_inputs(found)
+    stages = dry.validate(found)
+    changed = config.difference(found, recipe)
+    if as_json:
+        return _print_json({"recipe": to_plain(found), "difference": changed, "stages": stages})
+    typer.echo(config.dump(found))
+    for line in changed:
+        typer.echo(f"changed  {line}")
+    typer.echo(dry.as_text(stages), nl=False)
+
+
+@app.command()
+def inspect(
+    data: Annotated[str, typer.Argument(help="a data file or folder")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="model=, rows=, max_length=, or a data setting")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a model would be trained on.
+
+    Counts and lengths; with model=MODEL also the rendered template, the tokens and the loss mask.
+    """
+    from strop.data.inspect import as_text
+    from strop.data.inspect import inspect as look
+    from strop.recipes.inspecting import read
+
+    dataset, chat, options = read(data, settings or [])
+    report = look(dataset, chat, max_length=options.max_length, num_rows=options.rows)
+    if as_json:
+        return _print_json(report)
+    typer.echo(as_text(report, width=shutil.get_terminal_size().columns), nl=False)
+
+
+@app.command()
+def sample(
+    model: Annotated[str, typer.Argument(help="a model folder or hub name")],
+    prompts: Annotated[
+        list[str], typer.Argument(metavar="PROMPT", help="prompts; among them key=value of sampling")
+    ],
+    num: Annotated[int, typer.Option("-n", min=1, help="answers a prompt")] = 1,
+    seed: Annotated[int, typer.Option(help="of the random stream")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Answer prompts with a model.
+
+    As in: strop sample MODEL "Compute 39+75." temperature=0
+    """
+    sampling, texts = _sampling(prompts)
+    if not texts:
+        raise ValueError('no prompt given; as strop sample MODEL "Compute 39+75."')
+    from strop.recipes.talk import sample_texts
+
+    answers = sample_texts(model, texts, sampling, seed, num_samples=num)
+    if as_json:
+        return _print_json([{"prompt": p, "answers": a} for p, a in zip(texts, answers, strict=True)])
+    for prompt, found in zip(texts, answers, strict=True):
+        if len(texts) > 1:
+            typer.echo(f"> {prompt}")
+        for answer in found:
+            typer.echo(answer)
+
+
+@app.command()
+def chat(
+    model: Annotated[str, typer.Argument(help="a model folder or hub name")],
+    settings: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="as temperature=0.7")] = None,
+    seed: Annotated[int, typer.Option(help="of the random stream")] = 0,
+) -> None:
+    """Talk with a model.
+
+    An empty line or Ctrl-D ends it.
+    """
+    sampling, rest = _sampling(settings or [])
+    if rest:
+        raise ValueError(f"{rest[0]}: a setting is key=value, as temperature=0.7")
+    from strop.recipes.talk import chat_with
+
+    def ask() -> str | None:
+        try:
+            return input("> ").strip() or None
+        except EOFError:
+            return None
+
+    chat_with(model, sampling, seed, ask=ask, say=typer.echo)
+
+
+@app.command()
+def report(run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")]) -> None:
+    """Write a run's report again.
+
+    One HTML file, whatever state the run is in.
+    """
+    from strop.report import write_report
+
+    typer.echo(write_report(run_dir))
+
+
+@app.command()
+def export(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")],
+    to: Annotated[Path | None, typer.Option("--to", help="the folder to make; the run's name when left out")] = None,
+    stage: Annotated[str | None, typer.Option(help="the stage whose model; the last one when left out")] = None,
+) -> None:
+    """Copy a run's model to a folder, checked."""
+    from strop.recipes.exporting import export_model
+
+    typer.echo(export_model(run_dir, to, stage))
+
+
+@app.command("ls")
+def list_(
+    runs: Annotated[Path, typer.Argument(help="the folder of runs")] = Path("runs"), as_json: AsJson = False
+) -> None:
+    """List built-in recipes, and runs with their state."""
+    from strop.recipes.listing import recipes
+    from strop.recipes.rundir import states
+
+    built_in, found = recipes(), states(runs)
+    if as_json:
+        listed = [_state_json(s) for s in found]
+        return _print_json({"recipes": built_in, "runs": listed})
+    typer.echo("recipes")
+    for name, description in built_in.items():
+        typer.echo(f"  {name:<12} {description}")
+    typer.echo(f"runs in {runs}" if found else f"no runs in {runs}")
+    for s in found:
+        at = f"{s.stage} {s.step}/{s.steps}" if s.stage else ""
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(s.updated))
+        typer.echo(f"  {s.name:<40} {s.state:<12} {at:<20} {when}".rstrip())
+
+
+@app.command("cp")
+def copy(
+    recipe: Annotated[str, typer.Argument(help="a built-in recipe, a YAML file or a run directory")],
+    to: Annotated[Path | None, typer.Argument(metavar="DEST", help="RECIPE.yaml here when left out")] = None,
+) -> None:
+    """Copy a recipe's YAML to change it."""
+    from strop.recipes.listing import text_of
+
+    name, text = text_of(recipe)
+    target = to or Path(Path(name).name)
+    target = target / Path(name).name if target.is_dir() else target
+    if target.exists():
+        raise ValueError(f"{target} exists; name another file, as strop cp {recipe} mine.yaml")
+    target.write_text(text, "utf-8")
+    typer.echo(target)
+
+
+@app.command()
+def doctor(
+    full: Annotated[bool, typer.Option("--full", help="also import torch and say what it sees")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what this machine and installation have.
+
+    Exit code 1 where something is wrong.
+    """
+    from strop.recipes.doctor import as_text, examine
+
+    facts = examine(full=full)
+    if as_json:
+        _print_json(facts)
+    else:
+        typer.echo(as_text(facts), nl=False)
+    raise typer.Exit(1 if facts["problems"] else 0)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of recipes, for editors."""
+    from strop.recipes.jsonschema import json_schema
+
+    _print_json(json_schema())
+
+
+def _start(ref: Any, pairs: list[str], display: str) -> NoReturn:
+    raise typer.Exit(_result(ref, pairs, display).exit_code)
+
+
+def _result(ref: Any, pairs: list[str], display: str) -> RunResult:
+    shown = _display(display)
+    from strop.recipes.run import start
+
+    command = shlex.join(["strop", *sys.argv[1:]])
+    return start(ref, pairs, display=shown, command=command)
+
+
+def _display(kind: str) -> Display:
+    from strop.recipes.display import KINDS, make
+
+    if kind not in KINDS:
+        raise ValueError(f"--display {kind}: expected one of {', '.join(KINDS)}")
+    return make(kind)
+
+
+def _parted(settings: list[str] | None) -> tuple[list[str], list[str]]:
+    """Recipe files and `key=value` pairs among the arguments."""
+    given = settings or []
+    files = [text for text in given if "=" not in text and text.endswith((".yaml", ".yml"))]
+    return files, [text for text in given if text not in files]
+
+
+def _sampling(arguments: list[str]) -> tuple[Sampling, list[str]]:
+    """Sampling settings among arguments, and the rest."""
+    from strop.recipes.inspecting import split_sampling
+
+    return split_sampling(arguments)
+
+
+def _state_json(state: Any) -> dict[str, Any]:
+    import dataclasses
+
+    return {**dataclasses.asdict(state), "path": str(state.path)}
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+if __name__ == "__main__":
+    main()

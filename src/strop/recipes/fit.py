@@ -1,0 +1,215 @@
+"""Driving the loop for one stage: resume, log, evaluate, save, stop, and leave a model folder."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from strop.data.chat import Chat
+from strop.data.source import Source
+from strop.evaluate.statistics import Measure
+from strop.recipes.context import Context, Interrupted, StageResult
+from strop.recipes.settings import Training
+from strop.train import checkpoint
+from strop.train.learner import Learner
+from strop.train.loop import Annotate, Packing, Passes, Update, train
+from strop.train.memory import peak_memory_mb
+
+CLOSING_STEPS = 10
+"""A stage's closing training figures are means over its last steps."""
+CLOSING = ("loss", "mean_token_accuracy", "rewards/accuracies", "rewards/margins", "reward", "kl", "entropy")
+
+
+@dataclass(slots=True)
+class Job:
+    """One training stage, ready to run.
+
+    Attributes:
+        evaluate: figures on held-out rows, asked for at the start, the end and each `eval_every`.
+        check_first: looks at the metrics of the very first optimizer step, and raises if they
+            cannot be right.
+        begin: words for the start block.
+    """
+
+    context: Context
+    training: Training
+    chat: Chat
+    learner: Learner
+    source: Source
+    steps: int
+    annotate: Annotate
+    packing: Packing
+    passes: Passes
+    evaluate: Callable[[], dict[str, Measure]] | None
+    check_first: Callable[[dict[str, float]], None] | None
+    begin: Mapping[str, str]
+    temperature: float = 1.0
+    phases: dict[str, float] = field(default_factory=dict)
+    num_tokens: int = 0
+    before: dict[str, Measure] = field(default_factory=dict)
+    recent: deque[dict[str, float]] = field(default_factory=lambda: deque(maxlen=CLOSING_STEPS))
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.context.stage_dir / "checkpoints"
+
+
+def fit(job: Job) -> StageResult:
+    """Train to the last step, resuming where a checkpoint stands.
+
+    Raises: Interrupted after saving, once a stop was asked for.
+    """
+    start = _resume(job)
+    _introduce(job)
+    if start == 0 and job.evaluate is not None:
+        job.before = _evaluate(job, 0)
+    job.context.phase("training")
+    loop = train(
+        job.learner, job.source, steps=job.steps, start=start,
+        annotate=job.annotate, packing=job.packing, passes=job.passes,
+    )  # fmt: skip
+    for update in loop:
+        _log(job, update)
+        done = update.step + 1
+        if done < job.steps and job.training.eval_every and done % job.training.eval_every == 0 and job.evaluate:
+            _evaluate(job, done)
+        stopping = job.context.should_stop()
+        if stopping or (job.training.save_every and done % job.training.save_every == 0 and done < job.steps):
+            _save(job, done)
+        if stopping:
+            raise Interrupted
+    after = _evaluate(job, job.steps) if job.evaluate is not None else {}
+    _export(job)
+    return StageResult(
+        metrics={**_closing(job), **_changes(job.before, after)},
+        artifacts={"model": "model"},
+        phases=dict(job.phases),
+    )
+
+
+def _introduce(job: Job) -> None:
+    parameters = job.learner.parameters
+    total = sum(p.numel() for p in job.learner.model.module.parameters())
+    trained = sum(p.numel() for p in parameters)
+    share = "all trained" if trained == total else f"{trained / total:.1%} trained"
+    facts = {"model": f"{job.context.model} ({total / 1e6:.2f} M parameters, {share})", **job.begin}
+    job.context.begin(facts)
+
+
+def _log(job: Job, update: Update) -> None:
+    """One line of metrics: the objective's, the source's, speed and time by phase."""
+    if update.step == 0 and update.first and job.check_first is not None:
+        job.check_first(update.first)
+    job.num_tokens += update.num_tokens
+    for name, seconds in update.seconds.items():
+        _spent(job, name, seconds)
+    total = sum(update.seconds.values())
+    metrics = dict(update.metrics)
+    metrics["num_tokens"] = float(job.num_tokens)
+    metrics["tokens_per_s"] = update.num_tokens / total if total > 0 else 0.0
+    metrics["peak_memory_mb"] = peak_memory_mb()
+    metrics.update({f"phase/{name}_s": seconds for name, seconds in update.seconds.items()})
+    job.recent.append(update.metrics)
+    if update.metrics.get("train/nonfinite", 0) and not math.isfinite(update.metrics.get("loss", 0.0)):
+        job.context.event("nonfinite", "the loss was not finite; the step was skipped", step=update.step)
+    job.context.step(update.step, job.steps, metrics)
+
+
+def _spent(job: Job, phase: str, seconds: float) -> None:
+    job.phases[phase] = job.phases.get(phase, 0.0) + seconds
+
+
+def _evaluate(job: Job, step: int) -> dict[str, Measure]:
+    assert job.evaluate is not None
+    job.context.phase("evaluating")
+    began = time.perf_counter()
+    with torch.no_grad():
+        found = job.evaluate()
+    _spent(job, "evaluating", time.perf_counter() - began)
+    told = ", ".join(f"{name} {measure.value:.4g}" for name, measure in list(found.items())[:4])
+    values = {name: measure.value for name, measure in found.items()}
+    job.context.event("evaluate", f"held out at step {step}: {told}", step=step, metrics=values)
+    job.context.phase("training")
+    return found
+
+
+def _resume(job: Job) -> int:
+    """Put back the newest good checkpoint; the step to go on from."""
+    found = checkpoint.load(job.checkpoints, lambda text: job.context.event("alarm", text), ("model", "optimizer"))
+    if found is None:
+        return 0
+    _load_weights(job.learner.model.module, found.tensors["model"])
+    job.learner.optimizer.load_state_dict(
+        checkpoint.unflatten_optimizer(found.tensors["optimizer"], found.state["optimizer"])
+    )
+    job.learner.updates = int(found.state["updates"])
+    job.learner.skipped = int(found.state["skipped"])
+    job.learner.skipped_in_a_row = int(found.state["skipped_in_a_row"])
+    job.num_tokens = int(found.state["num_tokens"])
+    job.phases.update(found.state["phases"])
+    job.before = {name: Measure.from_json(value) for name, value in found.state["before"].items()}
+    job.recent.extend(found.state["recent"])
+    job.context.rewind(found.step)
+    return found.step
+
+
+def _load_weights(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        for name, tensor in module.state_dict().items():
+            tensor.copy_(tensors[name])
+
+
+def _save(job: Job, step: int) -> None:
+    job.context.phase("saving")
+    began = time.perf_counter()
+    tensors, plain = checkpoint.flatten_optimizer(job.learner.optimizer.state_dict())
+    state: dict[str, Any] = {
+        "optimizer": plain,
+        "updates": job.learner.updates,
+        "skipped": job.learner.skipped,
+        "skipped_in_a_row": job.learner.skipped_in_a_row,
+        "num_tokens": job.num_tokens,
+        "phases": dict(job.phases),
+        "before": {name: measure.to_json() for name, measure in job.before.items()},
+        "recent": [{k: v for k, v in row.items() if math.isfinite(v)} for row in job.recent],
+    }
+    parts = {"model": job.learner.model.module.state_dict(), "optimizer": tensors}
+    path = checkpoint.save(job.checkpoints, step, parts, state, job.training.keep)
+    _spent(job, "saving", time.perf_counter() - began)
+    job.context.event("checkpoint", f"saved {path.name}", step=step)
+    job.context.phase("training")
+
+
+def _export(job: Job) -> None:
+    """The finished model as an ordinary Hugging Face folder, tokenizer and chat template with it."""
+    job.context.phase("saving")
+    began = time.perf_counter()
+    folder = job.context.stage_dir / "model"
+    job.learner.model.module.save_pretrained(folder)
+    if job.chat.tokenizer.chat_template is None:
+        job.chat.tokenizer.chat_template = job.chat.template
+    job.chat.tokenizer.save_pretrained(folder)
+    _spent(job, "saving", time.perf_counter() - began)
+
+
+def _closing(job: Job) -> dict[str, Measure]:
+    """Means over the last steps, without an interval: steps are not independent draws."""
+    out = {}
+    for name in CLOSING:
+        values = [row[name] for row in job.recent if name in row]
+        if values:
+            out[f"train/{name}"] = Measure(float(np.mean(values)), None, None, len(values))
+    return out
+
+
+def _changes(before: Mapping[str, Measure], after: Mapping[str, Measure]) -> dict[str, Measure]:
+    """Held-out figures after training, and before it under `before/`."""
+    return {**after, **{f"before/{name}": measure for name, measure in before.items()}}
