@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """glibc's mallopt parameters (malloc.h)."""
 
 
@@ -56,12 +56,12 @@ class Channel:
 
 
 def keep_memory() -> None:
-    """Tells glibc to keep freed memory: fresh pages are slow. Both sides call this where it is asked for.
+    """Tells glibc to keep freed memory, since fresh pages are slow: what strop does to itself, for its peer.
 
     Large blocks come from the heap, which is never trimmed, so a freed tensor's pages are used again.
     """
     libc = ctypes.CDLL("libc.so.6")
-    done = libc.mallopt(M_MMAP_THRESHOLD, 2**31 - 1) and libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    done = libc.mallopt(M_MMAP_MAX, 0) and libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
     assert done, "mallopt refused: not glibc?"
 
 

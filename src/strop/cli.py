@@ -158,9 +158,7 @@ def inspect(
 @app.command()
 def sample(
     model: Annotated[str, typer.Argument(help="a model folder or hub name")],
-    prompts: Annotated[
-        list[str], typer.Argument(metavar="PROMPT", help="prompts; among them key=value of sampling")
-    ],
+    prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="prompts; among them key=value of sampling")],
     num: Annotated[int, typer.Option("-n", min=1, help="answers a prompt")] = 1,
     seed: Annotated[int, typer.Option(help="of the random stream")] = 0,
     as_json: AsJson = False,

@@ -147,27 +147,32 @@ def test_live_model() -> None:
     (-outputs.logprobs.mean()).backward()
 
     rows = [(p, c) for p, row in zip(prompts, answers, strict=True) for c in row]
+    ids, mask, labels = padded_rows(rows)
+    add_fused_lm_head(theirs)
+    result = theirs(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True)
+    result.loss.backward()
+
+    # Our sequences stand in the packer's order; their targets tell which is which.
+    expected = {tuple(c): result.log_probs[i][labels[i, 1:] != -100] for i, (_, c) in enumerate(rows)}
+    for s in range(batch.num_sequences):
+        own = batch.seq == s
+        theirs_of_it = expected[tuple(batch.target[own].tolist())]
+        torch.testing.assert_close(outputs.logprobs[own], theirs_of_it, rtol=0, atol=1e-5)
+    gradients = {name: p.grad for name, p in theirs.named_parameters()}
+    for name, parameter in module.named_parameters():
+        scale = float(gradients[name].abs().max())
+        torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-4, atol=1e-5 * scale, msg=name)
+
+
+def padded_rows(rows: list[tuple[list[int], list[int]]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(prompt, answer) pairs right-padded: ids, attention mask, and labels that are -100 off the answers."""
     ids = torch.zeros(len(rows), max(len(p) + len(c) for p, c in rows), dtype=torch.long)
     mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
     for i, (p, c) in enumerate(rows):
         ids[i, : len(p) + len(c)] = torch.tensor(p + c)
         mask[i, : len(p) + len(c)] = 1
         labels[i, len(p) : len(p) + len(c)] = torch.tensor(c)
-    add_fused_lm_head(theirs)
-    result = theirs(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True)
-    result.loss.backward()
-
-    # Ours stand by the packer's order of groups; ids and lengths tell which is which.
-    expected = {tuple(c): result.log_probs[i][labels[i, 1:] != -100] for i, (_, c) in enumerate(rows)}
-    for s in range(batch.num_sequences):
-        own = batch.seq == s
-        torch.testing.assert_close(
-            outputs.logprobs[own], expected[tuple(batch.target[own].tolist())], rtol=0, atol=1e-5
-        )
-    gradients = {name: p.grad for name, p in theirs.named_parameters()}
-    for name, parameter in module.named_parameters():
-        scale = gradients[name].abs().max()
-        torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-4, atol=float(1e-5 * scale), msg=name)
+    return ids, mask, labels
 
 
 def compare(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -184,7 +185,8 @@ def _events(clock: float) -> list[dict[str, Any]]:
             "grpo",
             312,
             "alarm",
-            "mean completion length rose by 62 % in 20 steps while the exact reward did not: answers may be padding for the length they earn",
+            "mean completion length rose by 62 % in 20 steps while the exact reward did not: "
+            "answers may be padding for the length they earn",
         ),
         event(clock - START, "eval-grpo", None, "finish", "finished"),
     ]
@@ -195,7 +197,8 @@ def _question(i: int) -> tuple[str, int]:
     a, b, c = rng.randint(3, 19), rng.randint(12, 60), rng.randint(2, 11)
     goods = rng.choice(GOODS)
     return (
-        f"{rng.choice(SHOPS).capitalize()} has {a} crates of {b} {goods} and gives away {c}. How many {goods} are left?",
+        f"{rng.choice(SHOPS).capitalize()} has {a} crates of {b} {goods} and gives away {c}. "
+        f"How many {goods} are left?",
         a * b - c,
     )
 
@@ -389,10 +392,19 @@ stages:
 """
 
 
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run that no test changes."""
+    return make_run(tmp_path_factory.mktemp("runs") / "word-problems-20260225-a1b2")
+
+
 @pytest.fixture
-def run_dir(tmp_path: Path) -> Path:
-    """A finished run."""
-    return make_run(tmp_path / "word-problems-20260225-a1b2")
+def run_dir(finished_run: Path, tmp_path: Path) -> Path:
+    """The same run to change, with the first 40 steps of each stage."""
+    copy = Path(shutil.copytree(finished_run, tmp_path / finished_run.name))
+    lines = [json.loads(line) for line in (copy / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    write_lines(copy / "metrics.jsonl", [line for line in lines if line["step"] < 40])
+    return copy
 
 
 @pytest.fixture

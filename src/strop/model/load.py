@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.utils import logging as transformers_logging
 
 from strop.batch import Batch
 from strop.data.encoded import EncodedGroup, EncodedSequence
@@ -23,6 +24,8 @@ from strop.model import attention
 from strop.model.forward import LanguageModel, forward, unroll
 
 Precision = Literal["auto", "fp32", "bf16"]
+
+transformers_logging.disable_progress_bar()  # they would tear our own display
 
 PROBE_TOLERANCE = {torch.float32: 2e-4, torch.bfloat16: 0.15}
 """Largest difference in a log-prob (nats) that packed and padded may show on random weights."""

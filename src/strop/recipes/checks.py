@@ -101,7 +101,7 @@ def _stage(stage: Stage) -> Found:
         yield from _at_least(stage, ("num_generations", "passes", "minibatches"), 1)
         if isinstance(stage.advantage, GroupRelative | LeaveOneOut) and stage.num_generations < 2:
             yield ("num_generations",), "must be at least 2: an advantage is relative to the group's other completions"
-        if stage.minibatches > stage.training.batch_size:
+        if stage.minibatches > max(1, stage.training.batch_size):
             sizes = f"{stage.minibatches} minibatches of {stage.training.batch_size} prompts"
             yield ("minibatches",), f"{sizes}: must not be more than training.batch_size"
     if isinstance(stage, RLStage | EvaluateStage):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from strop.recipes.display import Display
 from strop.recipes.journal import Journal
 from strop.recipes.settings import Recipe
+from strop.train.metrics import Kind
 from strop.types import Group
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Context:
     def step(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
         """Record optimizer step `step` (counted from 0) of `steps`: file, status and terminal."""
         line = self.journal.metrics(self.name, step, metrics)
-        self.journal.status(state="running", stage=self.name, step=step + 1, steps=steps)
+        self.journal.running(self.name, step + 1, steps)
         done = step + 1
         due = done in (1, steps) or done % self.log_every == 0
         self.display.step(self.name, done, steps, line, due=due)
@@ -107,7 +108,7 @@ class Context:
         """Show what the stage does now: "loading", "sampling", "scoring", "training", "evaluating", "saving"."""
         self.display.phase(name)
 
-    def event(self, kind: str, text: str, *, step: int | None = None, **extra: Any) -> None:
+    def event(self, kind: Kind, text: str, *, step: int | None = None, **extra: Any) -> None:
         """Record a thing worth a sentence, in events.jsonl and on the terminal."""
         self.journal.event(kind, text, stage=self.name, step=step, **extra)
         self.display.note(text, kind)

@@ -23,7 +23,8 @@ from strop.recipes.display import Display, Kind, make
 from strop.recipes.journal import Journal, read_json
 from strop.recipes.plain import to_plain
 from strop.recipes.settings import Recipe
-from strop.recipes.work import State, Stop, Work
+from strop.recipes.work import Stop, Work
+from strop.train.metrics import State
 
 
 @dataclass(frozen=True, slots=True)

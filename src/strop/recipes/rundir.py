@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from strop.recipes.journal import read_json, replace_text
+from strop.recipes.journal import read_json
 
 try:
     import fcntl
@@ -52,7 +52,7 @@ def create(runs: Path, name: str, config: str) -> Path:
             except FileExistsError:
                 continue
         (path / "stages").mkdir()
-        replace_text(path / "config.yaml", config)
+        (path / "config.yaml").write_text(config, "utf-8")
     except OSError as error:
         raise ValueError(f"{runs}: cannot make a run directory here ({error.strerror}); set runs=FOLDER") from error
     return path

@@ -26,7 +26,7 @@ def _smaller(stage: Stage) -> list[str]:
     if isinstance(stage, EvaluateStage):
         return ["  sampling.rows=16", "  sampling.max_completion_length=128"]
     training = stage.training
-    tokens = training.micro_batch_tokens or 8192
+    tokens = training.micro_batch_tokens or 4096
     lines = [f"  training.micro_batch_tokens={tokens // 2} (the same result, only slower)"]
     if not training.gradient_checkpointing:
         lines.append("  training.gradient_checkpointing=true (the same result, only slower)")

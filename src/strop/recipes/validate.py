@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,9 +11,13 @@ from typing import Any
 from strop.data.formats import Dataset, load_dataset
 from strop.data.inspect import percentiles
 from strop.recipes import artifacts
-from strop.recipes.settings import Data, EvaluateStage, PreferenceStage, Recipe, RLStage, Stage
+from strop.recipes.arithmetic import num_held_out, num_steps
+from strop.recipes.settings import Data, EvaluateStage, PreferenceStage, Recipe, RLStage, SFTStage, Stage
 from strop.types import Group, content_to_json
 from strop.world.write import resolve
+
+KINDS = {"preference": ("preference", "ranking")}
+"""Kinds of rows that a stage of some kind cannot do without."""
 
 MEASURED = 2000
 """Rows whose tokens are counted, the first ones."""
@@ -39,6 +42,10 @@ def _stage(recipe: Recipe, stage: Stage, world: Path) -> dict[str, Any]:
             out["data"][key] = {"path": data.path, "text": "left by an earlier stage, so not known yet"}
             continue
         found = load(data, world, recipe.seed)
+        if found.kind not in KINDS.get(stage.kind, (found.kind,)):
+            wanted = " or ".join(KINDS[stage.kind])
+            text = f"read as {found.kind} ({found.shape}), but the stage trains on {wanted}"
+            raise ValueError(f"{stage.name}.{key}: {text}; map its columns with {key}.columns")
         out["data"][key] = {"path": data.path, **_counts(found), "lengths": lengths(found.groups, folder)}
         num_rows = len(found.groups) if key == "data" else num_rows
     if not isinstance(stage, EvaluateStage):
@@ -55,19 +62,19 @@ def load(data: Data, world: Path, seed: int) -> Dataset:
     )
 
 
-def steps_of(stage: Any, num_rows: int | None) -> dict[str, Any]:
+def steps_of(stage: SFTStage | PreferenceStage | RLStage, num_rows: int | None) -> dict[str, Any]:
     """The optimizer steps of a training stage and the arithmetic behind them, in words."""
     training = stage.training
     if num_rows is None:
         return {"steps": training.steps, "text": f"{training.steps or 'unknown'} steps"}
-    held = 0 if stage.eval_data is not None else round(num_rows * training.eval_fraction)
+    held = 0 if stage.eval_data is not None or isinstance(stage, RLStage) else num_held_out(num_rows, training)
     rows = num_rows - held
+    steps = num_steps(rows, training)
     left_out = f" ({held} held out)" if held else ""
     if training.steps is not None:
-        steps, passes = training.steps, training.steps * training.batch_size / max(rows, 1)
+        passes = steps * training.batch_size / rows
         text = f"{steps} steps x {training.batch_size} of {rows} rows{left_out} = {passes:.2f} passes"
     else:
-        steps = max(1, math.ceil(rows * training.epochs / training.batch_size))
         text = f"{rows} rows{left_out} x {training.epochs:g} passes / {training.batch_size} = {steps} steps"
     if isinstance(stage, RLStage):
         text += f"; {training.batch_size} prompts x {stage.num_generations} completions a step"
@@ -95,7 +102,8 @@ def memory_of(stage: Stage, folder: Path | None) -> dict[str, Any]:
     if isinstance(stage, EvaluateStage):
         return {"parameters": num, "bytes": 4 * num, "text": f"{num:,} parameters x 4 bytes = {size(4 * num)}"}
     trained = 16 * num
-    reference = isinstance(stage, PreferenceStage) or (isinstance(stage, RLStage) and stage.objective.beta > 0)
+    other = isinstance(stage, PreferenceStage) and stage.reference is not None
+    reference = other or (isinstance(stage, RLStage) and stage.objective.beta > 0)
     total = trained + (4 * num if reference else 0)
     text = f"{num:,} parameters x 16 bytes (weight, gradient, two moments; fp32) = {size(trained)}"
     text += f", + 4 bytes each for the reference = {size(total)}" if reference else ""

@@ -15,18 +15,17 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from strop import __version__
 from strop.recipes import artifacts
 from strop.recipes.context import Context, Interrupted, StageResult
 from strop.recipes.display import Display, duration
-from strop.recipes.journal import Journal, finite, read_json, write_json
+from strop.recipes.journal import Journal, finite, read_json
 from strop.recipes.settings import EvaluateStage, PreferenceStage, Recipe, RLStage, Stage
 from strop.recipes.trouble import explain
+from strop.train.metrics import State, write_json
 from strop.world.write import resolve
-
-State = Literal["finished", "interrupted", "failed"]
 
 SUMMARY = (
     "name",
@@ -97,8 +96,8 @@ class Work:
     def close(self, state: State, error: Exception | None) -> Path | None:
         """Write status, summary and report, and show the end block; the report's path."""
         words = explain(error, self.recipe.stages[self.at]) if error else None
-        self.journal.end(state, words)
         summary = self.write_summary(state, words)
+        self.journal.end(state, words)
         report = self._report()
         self.display.end(summary, self._closing(state, words, report))
         return report
@@ -158,7 +157,7 @@ class Work:
         began = time.perf_counter()
         self.journal.stepped = False
         self.journal.event("start", f"{stage.name} begins", stage=stage.name)
-        self.journal.status(state="running", stage=stage.name)
+        self.journal.running(stage.name)
         context = self._context(index, stage, stage_dir, seed)
         try:
             result = execute(stage, context)
@@ -317,7 +316,6 @@ class Work:
         try:
             return Path(write_report(self.run_dir))
         except Exception as error:  # a report must not turn a finished run into a failed one
-            self.journal.event("error", f"the report could not be written: {error}", stage=None)
             self.display.note(f"the report could not be written: {type(error).__name__}: {error}", "error")
             return None
 

@@ -132,7 +132,7 @@ def _context(run: Run, limits: Limits) -> dict[str, Any]:
         "speed": _speed(run, limits),
         "memory": [(s.name, s.peak_memory_mb) for s in run.stages if s.peak_memory_mb is not None],
         "traceback": next((e.traceback for e in reversed(run.events) if e.traceback), ""),
-        "log": _ends(run.events, 80),
+        "log": _ends(run.events, limits.prompts),
     }
 
 

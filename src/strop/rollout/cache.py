@@ -12,6 +12,8 @@ those with path="padded".
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 else:
     torch = lazy_module("torch")
     transformers = lazy_module("transformers")
+
+log = logging.getLogger(__name__)
 
 HIDDEN = -1e30
 """Bias of a column that a query must not see; finite, so that a fully hidden piece merges to nothing."""
@@ -117,8 +121,7 @@ class Cache:
     start: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     column: int = -1
     runs: list[Run] = field(default_factory=list)
-    grid: tuple[int, Tensor, Tensor] | None = None
-    num_most: int = 0
+    grid: tuple[Tensor, Tensor] | None = None
     views: dict[tuple[int | None, int], View] = field(default_factory=dict)
 
     def begin_prompts(self, lengths: Sequence[int]) -> int:
@@ -176,19 +179,19 @@ class Cache:
     def _arrange(self) -> None:
         """Where each row stands when rows are grouped by prompt: a grid [P, most rows of a prompt].
 
-        `grid` is its width, the row in each cell (any row in an empty cell) and each row's cell;
-        None where the rows already stand that way.
+        `grid` is the row in each cell (any row in an empty cell) and each row's cell; None where the
+        rows already stand that way.
         """
         counts = np.bincount(self.slot, minlength=len(self.lengths))
-        self.num_most = int(counts.max(initial=0))
+        most = int(counts.max(initial=0))
         by_prompt = np.argsort(self.slot, kind="stable")
         rank = np.arange(len(by_prompt)) - np.repeat(np.cumsum(counts) - counts, counts)
         cell = np.empty_like(by_prompt)
-        cell[by_prompt] = self.slot[by_prompt] * self.num_most + rank
-        cells = np.zeros(len(counts) * self.num_most, np.int64)
+        cell[by_prompt] = self.slot[by_prompt] * most + rank
+        cells = np.zeros(len(counts) * most, np.int64)
         cells[cell] = np.arange(len(cell))
         same = len(cells) == len(cell) and bool((cells == cell).all())
-        self.grid = None if same else (self.num_most, self._tensor(cells), self._tensor(cell))
+        self.grid = None if same else (self._tensor(cells), self._tensor(cell))
 
     def next_column(self) -> Ints:
         """Move to the column of the next tokens; returns their positions in their sequences, [R]."""
@@ -239,7 +242,7 @@ class Cache:
         hidden = self._bias(np.arange(most, 0, -1) > seen[:, None])
         if num_shared is None:
             return most, hidden[:, None, None]
-        gridded = hidden if self.grid is None else hidden[self.grid[1]]
+        gridded = hidden if self.grid is None else hidden[self.grid[0]]
         gridded = gridded.unflatten(0, (len(self.lengths), -1))
         return most, gridded.repeat_interleave(num_shared, 1)[:, None]
 
@@ -308,42 +311,74 @@ def _prefill(
 def _decode(
     cache: Cache, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None
 ) -> Tensor:
-    """One token a row against its prompt and its own past, merged by log-sum-exp, [1, R, H, D]."""
+    """One token a row against its own past and its prompt, [1, R, H, D].
+
+    The prompt's part enters the row's softmax as one more column: its score is the log-sum-exp of
+    the prompt's scores and its value the prompt's output, which is the exact merge.
+    """
     num_rows, heads, num_shared = query.shape[2], key.shape[1], query.shape[1] // key.shape[1]
     view = cache.view(window, num_shared)
     keys, values = cache.own.at(layer, key, value)
     keys[:num_rows, :, cache.column] = key[0].transpose(0, 1)
     values[:num_rows, :, cache.column] = value[0].transpose(0, 1)
-    rows = query[0].transpose(0, 1).unflatten(1, (heads, num_shared))  # [R, heads, num_shared, D]
     seen = slice(view.own_first, cache.column + 1)
-    own, own_lse = piece(rows, keys[:num_rows, :, seen], values[:num_rows, :, seen], scale, view.own_bias)
-    if view.prompt_columns:
-        num_prompts, first = len(cache.lengths), cache.prompts.num_columns - view.prompt_columns
-        keys, values = (t[:num_prompts, :, first:] for t in cache.prompts.layers[layer])
-        grid = rows if cache.grid is None else rows[cache.grid[1]]
-        grid = grid.unflatten(0, (num_prompts, -1)).transpose(1, 2).flatten(2, 3)  # [P, heads, n * num_shared, D]
-        shared, shared_lse = piece(grid, keys, values, scale, view.prompt_bias)
-        shared = shared.unflatten(2, (-1, num_shared)).transpose(1, 2).flatten(0, 1)
-        shared_lse = shared_lse.unflatten(2, (-1, num_shared)).transpose(1, 2).flatten(0, 1)
-        if cache.grid is not None:
-            shared, shared_lse = shared[cache.grid[2]], shared_lse[cache.grid[2]]
-        share = torch.sigmoid(own_lse - shared_lse)[..., None].to(own.dtype)
-        own = torch.lerp(shared, own, share)
-    return own.flatten(1, 2)[None]
+    rows = query[0].transpose(0, 1).unflatten(1, (heads, num_shared))  # [R, heads, num_shared, D]
+    scores = torch.matmul(rows * scale, keys[:num_rows, :, seen].transpose(-1, -2)).float()
+    if view.own_bias is not None:
+        scores.add_(view.own_bias)
+    values = values[:num_rows, :, seen]
+    if not view.prompt_columns:
+        return torch.matmul(scores.softmax(-1).to(values.dtype), values).flatten(1, 2)[None]
+    shared, lse = _prompt_piece(cache, layer, rows, scale, view)
+    weights = torch.cat([scores, lse[..., None]], -1).softmax(-1).to(values.dtype)
+    own = torch.matmul(weights[..., :-1], values)
+    return own.addcmul_(shared, weights[..., -1:]).flatten(1, 2)[None]
+
+
+def _prompt_piece(cache: Cache, layer: int, rows: Tensor, scale: float, view: View) -> tuple[Tensor, Tensor]:
+    """Attention of rows [R, heads, n, D] over their prompts, each read once; with log-sum-exps [R, heads, n]."""
+    num_prompts, num_shared = len(cache.lengths), rows.shape[2]
+    first = cache.prompts.num_columns - view.prompt_columns
+    keys, values = (t[:num_prompts, :, first:] for t in cache.prompts.layers[layer])
+    cells = rows if cache.grid is None else rows[cache.grid[0]]
+    grid = cells.unflatten(0, (num_prompts, -1)).transpose(1, 2).flatten(2, 3)
+    out, lse = piece(grid, keys, values, scale, view.prompt_bias)
+    out = out.unflatten(2, (-1, num_shared)).transpose(1, 2).flatten(0, 1)
+    lse = lse.unflatten(2, (-1, num_shared)).transpose(1, 2).flatten(0, 1)
+    return (out, lse) if cache.grid is None else (out[cache.grid[1]], lse[cache.grid[1]])
 
 
 def piece(query: Tensor, key: Tensor, value: Tensor, scale: float, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """Full attention over some columns and its log-sum-exp (fp32), for merging with other columns.
 
+    On a CPU it is torch's flash kernel, a private function that gives both; elsewhere, or should the
+    function be gone, plain products.
+
     Args: query: [B, heads, q, D]; key, value: [B, heads, columns, D]; bias: [B, 1, 1 or q, columns].
     Returns: output [B, heads, q, D], log-sum-exp [B, heads, q].
     """
-    scores = torch.matmul(query, key.transpose(-1, -2)).float().mul_(scale)
+    if query.device.type == "cpu" and query.shape[-1] == value.shape[-1] and _has_flash():
+        mask = None if bias is None else bias.to(query.dtype)
+        flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        out, lse = flash(query, key, value, attn_mask=mask, scale=scale)
+        return out, lse
+    scores = torch.matmul(query * scale, key.transpose(-1, -2)).float()
     if bias is not None:
         scores.add_(bias)
     lse = scores.logsumexp(-1)
     weights = scores.sub_(lse[..., None]).exp_()
     return torch.matmul(weights.to(value.dtype), value), lse
+
+
+@functools.cache
+def _has_flash() -> bool:
+    """Whether this torch has the CPU flash kernel; said once where it has not."""
+    try:
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # noqa: B018
+    except AttributeError:
+        log.warning("this torch has no CPU flash attention kernel; sampling uses plain products, which are slower")
+        return False
+    return True
 
 
 @contextmanager
