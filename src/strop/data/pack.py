@@ -96,6 +96,12 @@ class _Tree:
 def _tree(number: int, group: EncodedGroup, members: list[_Numbered], read_last: bool) -> _Tree:
     tree = _Tree(number, group.columns, members=members)
     inputs = {m.number: m.sequence.ids if read_last else m.sequence.ids[:-1] for m in members}
+    if len(members) == 1:  # nothing is shared: one segment, and attention has one piece
+        (only,) = inputs
+        ids = (*group.prompt_ids, *inputs[only])
+        tree.leaves[only] = tree.add(ids, 0, -1)
+        tree.predictors[only] = list(range(len(group.prompt_ids) - 1, len(ids)))
+        return tree
     root = tree.add(group.prompt_ids, 0, -1) if group.prompt_ids else -1
     _grow(tree, inputs, 0, len(group.prompt_ids), root, [len(group.prompt_ids) - 1])
     return tree

@@ -242,12 +242,17 @@ def shown(line: Mapping[str, Any]) -> list[str]:
 
 
 def measures(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
-    """(stage, measure, value, 95 % interval, n) of every stage's closing figures."""
+    """(stage, measure, value, 95 % interval, n) of every stage's closing figures.
+
+    Where a stage has figures with intervals, those without are left to the report, as are the ones
+    from before training.
+    """
     rows = []
     for stage in summary.get("stages", ()):
-        for name, m in stage.get("metrics", {}).items():
-            known = m.get("low") is not None and m.get("high") is not None
-            interval = f"[{number(m['low'])}, {number(m['high'])}]" if known else ""
+        found = {name: m for name, m in stage.get("metrics", {}).items() if not name.startswith("before/")}
+        certain = {name: m for name, m in found.items() if m.get("low") is not None and m.get("high") is not None}
+        for name, m in (certain or found).items():
+            interval = f"[{number(m['low'])}, {number(m['high'])}]" if name in certain else ""
             rows.append((stage["name"], name, number(m["value"]), interval, f"n={m['n']}" if m.get("n") else ""))
     return rows
 

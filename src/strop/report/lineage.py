@@ -26,7 +26,7 @@ class Node:
 
 def lineage(run: Run) -> tuple[Node, ...]:
     """The models of a run, parents first."""
-    trained = [s for s in run.stages if s.kind != "evaluate"]
+    trained = [s for s in run.stages if s.kind != "evaluate" and (s.kind or run.curves.get(s.name))]
     hashes = {entry.get("name", ""): entry.get("hash", "") for entry in run.lineage}
     nodes: dict[str, Node] = {}
     for stage in trained:

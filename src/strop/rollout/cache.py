@@ -190,7 +190,7 @@ class Cache:
         cell[by_prompt] = self.slot[by_prompt] * most + rank
         cells = np.zeros(len(counts) * most, np.int64)
         cells[cell] = np.arange(len(cell))
-        same = len(cells) == len(cell) and bool((cells == cell).all())
+        same = len(cells) == len(cell) and bool((cell == np.arange(len(cell))).all())
         self.grid = None if same else (self._tensor(cells), self._tensor(cell))
 
     def next_column(self) -> Ints:
