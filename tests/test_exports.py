@@ -44,7 +44,9 @@ def test_others_are_refused() -> None:
 
 
 def test_import_strop_imports_nothing_else_of_weight() -> None:
-    code = "import strop, sys; print(sorted({'torch', 'numpy', 'pydantic', 'yaml', 'rich', 'typer'} & set(sys.modules)))"
+    code = (
+        "import strop, sys; print(sorted({'torch', 'numpy', 'pydantic', 'yaml', 'rich', 'typer'} & set(sys.modules)))"
+    )
     src = str(Path(__file__).parents[1] / "src")
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": src})
     assert out.stdout.strip() == "[]", out.stderr

@@ -143,9 +143,9 @@ class Reduction:
     chosen: bool = False
     constant: float | None = None
 
-    def raw(self, batch: Batch) -> Tensor:
-        """Unnormalised weights of a micro-batch's entries, [N], [S] or [G]."""
-        first = (batch.place == 0).to(torch.float32)
+    def raw(self, batch: Batch, dtype: torch.dtype) -> Tensor:
+        """Unnormalised weights of a micro-batch's entries, [N], [S] or [G], in the loss's dtype."""
+        first = (batch.place == 0).to(dtype)
         if self.unit == "group":
             return first.new_ones(batch.num_groups)
         if self.unit == "sequence":
@@ -154,7 +154,7 @@ class Reduction:
         if self.constant is not None:
             return weight / self.constant
         if self.per == "sequence":
-            return weight / lengths(batch)[batch.seq]
+            return weight / lengths(batch).to(dtype)[batch.seq]
         return weight
 
     def total(self, batch: Batch) -> float:
@@ -193,7 +193,7 @@ def weighted_loss(terms: Terms, batch: Batch, reductions: Sequence[Reduction], t
     """This micro-batch's part of the step's loss, a scalar: summed over micro-batches it is exact."""
     assert len(terms.losses) == len(reductions) == len(totals)
     parts = [
-        (reduction.raw(batch).to(loss.dtype) * loss).sum() / total
+        (reduction.raw(batch, loss.dtype) * loss).sum() / total
         for loss, reduction, total in zip(terms.losses, reductions, totals, strict=True)
     ]
     return torch.stack(parts).sum()

@@ -246,7 +246,7 @@ def list_(
         typer.echo(f"  {name:<12} {description}")
     typer.echo(f"runs in {runs}" if found else f"no runs in {runs}")
     for s in found:
-        at = f"{s.stage} {s.step}/{s.steps}" if s.stage else ""
+        at = f"{s.stage or ''} {s.step}/{s.steps}" if s.steps else s.stage or ""
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(s.updated))
         typer.echo(f"  {s.name:<40} {s.state:<12} {at:<20} {when}".rstrip())
 

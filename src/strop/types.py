@@ -156,13 +156,14 @@ def group_from_json(value: Mapping[str, Any]) -> Group:
     _known(value, {f.name for f in fields(Group)}, "group")
     if "prompt" not in value or not isinstance(value.get("completions"), list | tuple):
         raise ValueError("a group needs 'prompt' and a list 'completions'")
+    _check_types(value)
     ids = value.get("prompt_ids")
     return Group(
         prompt=content_from_json(value["prompt"]),
         completions=tuple(_completion_from_json(c) for c in value["completions"]),
-        row=dict(value.get("row", {})),
-        origin=str(value.get("origin", "")),
-        prompt_ids=None if ids is None else tuple(int(i) for i in ids),
+        row=dict(value.get("row") or {}),
+        origin=value.get("origin") or "",
+        prompt_ids=None if ids is None else tuple(ids),
     )
 
 
@@ -184,9 +185,48 @@ def _completion_from_json(value: Any) -> Completion:
     if not isinstance(value, Mapping) or "content" not in value:
         raise ValueError("each completion needs 'content'")
     _known(value, {f.name for f in fields(Completion)}, "completion")
-    known: dict[str, Any] = {k: tuple(v) if k in _TUPLES and v is not None else v for k, v in value.items()}
+    _check_types(value)
+    known: dict[str, Any] = {k: tuple(v) if k in _TUPLES else v for k, v in value.items() if v is not None}
     known["content"] = content_from_json(value["content"])
     return Completion(**known)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_list(value: Any, entry: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list | tuple) and all(entry(v) for v in value)
+
+
+_TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "label": ("true or false", lambda v: isinstance(v, bool)),
+    "score": ("a number", _is_number),
+    "rewards": (
+        "an object of numbers or nulls",
+        lambda v: isinstance(v, Mapping) and all(r is None or _is_number(r) for r in v.values()),
+    ),
+    "reasons": (
+        "an object of texts",
+        lambda v: isinstance(v, Mapping) and all(isinstance(r, str) for r in v.values()),
+    ),
+    "steps": ("a list of texts", lambda v: _is_list(v, lambda s: isinstance(s, str))),
+    "step_labels": ("a list of true, false or null", lambda v: _is_list(v, lambda s: s is None or isinstance(s, bool))),
+    "token_ids": ("a list of whole numbers", lambda v: _is_list(v, lambda i: type(i) is int)),
+    "logprobs": ("a list of numbers", lambda v: _is_list(v, _is_number)),
+    "finish": ('"stop" or "length"', lambda v: v in ("stop", "length")),
+    "advantage": ("a number", _is_number),
+    "row": ("an object", lambda v: isinstance(v, Mapping)),
+    "origin": ("a text", lambda v: isinstance(v, str)),
+    "prompt_ids": ("a list of whole numbers", lambda v: _is_list(v, lambda i: type(i) is int)),
+}
+"""What a key may hold besides null, in words and as a test."""
+
+
+def _check_types(value: Mapping[str, Any]) -> None:
+    for key, (words, fits) in _TYPES.items():
+        if value.get(key) is not None and not fits(value[key]):
+            raise ValueError(f"{key!r} must be {words}, got {value[key]!r:.60}")
 
 
 def _known(value: Mapping[str, Any], names: set[str], what: str) -> None:

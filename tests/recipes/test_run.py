@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-
 from strop.recipes.config import load_recipe
 from strop.recipes.context import Context
 from strop.recipes.display import Quiet
@@ -75,9 +74,7 @@ def test_names_stand_for_the_artifacts_of_earlier_stages(stages: Any, recipe: di
     assert seen == {"sft": recipe["model"], "dpo": str(result.path / "stages/sft/model")}
 
 
-def test_each_stage_has_its_own_seed_that_other_stages_do_not_change(
-    stages: Any, recipe: dict[str, Any]
-) -> None:
+def test_each_stage_has_its_own_seed_that_other_stages_do_not_change(stages: Any, recipe: dict[str, Any]) -> None:
     first = {stage: loss for stage, step, loss in losses(go(recipe)) if step == 0}
     recipe["stages"].pop(0)
     recipe["stages"][0]["model"] = recipe["model"]
@@ -85,9 +82,7 @@ def test_each_stage_has_its_own_seed_that_other_stages_do_not_change(
     assert first["sft"] != first["dpo"] == second["dpo"]
 
 
-def test_an_interrupted_run_resumes_to_the_numbers_of_the_unbroken_one(
-    stages: Any, recipe: dict[str, Any]
-) -> None:
+def test_an_interrupted_run_resumes_to_the_numbers_of_the_unbroken_one(stages: Any, recipe: dict[str, Any]) -> None:
     whole = losses(go(recipe))
     stages.hook = stop_at("dpo", 2)
     broken = go(recipe)
@@ -237,3 +232,11 @@ def test_a_torn_line_is_cut_when_the_run_goes_on(stages: Any, recipe: dict[str, 
         file.write('{"stage": "sft", "st')
     stages.hook = lambda context, step: None
     assert len(losses(go(path))) == 10
+
+
+def test_a_call_from_python_is_told_as_a_command_line(stages: Any, recipe: dict[str, Any]) -> None:
+    steps = {"sft.training.steps": 2, "dpo.data.columns": {"chosen": "good"}, "name": "mine"}
+    result = run(recipe, steps, display="quiet")
+    assert read(result.path / "summary.json")["command"] == (
+        'strop run config.yaml sft.training.steps=2 \'dpo.data.columns={"chosen": "good"}\' name=mine'
+    )

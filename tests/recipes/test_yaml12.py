@@ -83,7 +83,23 @@ def test_a_billion_laughs_are_refused_before_they_are_written_out() -> None:
 
 
 def test_a_dump_is_read_back_equal() -> None:
-    texts = ["1e-5", "no", "on", "true", "0o17", "017", "", "null", "@x", " a ", "a: b", "# c", "two\nlines\n", "é", "~"]
+    texts = [
+        "1e-5",
+        "no",
+        "on",
+        "true",
+        "0o17",
+        "017",
+        "",
+        "null",
+        "@x",
+        " a ",
+        "a: b",
+        "# c",
+        "two\nlines\n",
+        "é",
+        "~",
+    ]
     value = {"texts": texts, "numbers": [5e-7, 1e22, 3, -0.5], "rest": [None, True, {}, []]}
     assert parse(dump(value)).value == value
 

@@ -84,16 +84,17 @@ def test_stage_entries_of_any_shape_are_survived(tmp_path, put):
 
 
 def test_bad_sample_lines_are_counted_with_the_reason(tmp_path, put):
-    good = {"prompt": "p", "completions": [{"content": "c", "score": "high", "rewards": {"a": None}}]}
+    good = {"prompt": "p", "completions": [{"content": "c", "score": None, "rewards": {"a": None}}]}
     bad = [
         {"prompt": "p"},
+        {"prompt": "p", "completions": [{"content": "c", "score": "high"}]},
         {"prompt": 3, "completions": []},
         {"prompt": "p", "completions": [{"content": "x", "colour": 1}]},
     ]
     put(tmp_path / "stages" / "eval" / "samples.jsonl", [good, *bad])
     run = read_run(tmp_path)
     assert len(run.samples["eval"]) == 1 and run.samples["eval"][0].answers[0].score is None
-    assert any("stages/eval/samples.jsonl: 3 line(s) left out; the first: a group needs" in p for p in run.problems)
+    assert any("stages/eval/samples.jsonl: 4 line(s) left out; the first: a group needs" in p for p in run.problems)
 
 
 def test_stage_names_are_never_joined_to_paths(tmp_path, put):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from strop.rollout import cache as module
-from strop.rollout.cache import HIDDEN, Cache, Slab, piece
+from strop.rollout import attention
+from strop.rollout.attention import piece
+from strop.rollout.cache import HIDDEN, Cache, Slab
 
 CPU = torch.device("cpu")
 
@@ -55,7 +56,7 @@ def test_columns_shift_to_the_front_when_their_front_is_free_and_grow_otherwise(
 
 @pytest.mark.parametrize("flash", [True, False])
 def test_a_piece_is_attention_with_its_log_sum_exp(flash, monkeypatch):
-    monkeypatch.setattr(module, "_has_flash", lambda: flash)
+    monkeypatch.setattr(attention, "_has_flash", lambda: flash)
     torch.manual_seed(0)
     query, key, value = torch.randn(3, 2, 5, 16), torch.randn(3, 2, 7, 16), torch.randn(3, 2, 7, 16)
     bias = torch.zeros(3, 1, 1, 7)

@@ -91,7 +91,7 @@ def test_uniforms_depend_on_seed_step_and_index_only():
     assert (uniforms(1, 2, 3, 100)[:8] == first).all()
     others = [uniforms(*key, 8) for key in ((2, 2, 3), (1, 3, 3), (1, 2, 4), (-1, 2, 3))]
     assert all((other != first).all() for other in others)
-    assert all(((0 <= u) & (u < 1)).all() for u in others)
+    assert all(((u >= 0) & (u < 1)).all() for u in others)
 
 
 def test_logits_that_are_not_finite_are_refused():

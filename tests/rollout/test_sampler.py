@@ -4,18 +4,18 @@ import pytest
 import torch
 import transformers as tf
 
-from strop.rollout import cache
+from strop.rollout import attention
 from strop.rollout.sampler import sample
 
-SIZE = dict(
-    vocab_size=97,
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    max_position_embeddings=256,
-)
+SIZE = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+}
 SLIDING = ["sliding_attention", "full_attention"]
 CONFIGS = {
     "llama": lambda: tf.LlamaConfig(**SIZE),
@@ -43,7 +43,14 @@ def qwen3():
 
 
 def run(model, prompts=PROMPTS, **changes):
-    settings = dict(num_samples=3, max_new_tokens=20, temperature=1.0, seed=1, step=2, stop_ids=frozenset(range(6)))
+    settings = {
+        "num_samples": 3,
+        "max_new_tokens": 20,
+        "temperature": 1.0,
+        "seed": 1,
+        "step": 2,
+        "stop_ids": frozenset(range(6)),
+    }
     return sample(model, prompts, **{**settings, **changes})
 
 
@@ -147,7 +154,13 @@ def test_a_late_stop_string_is_found_after_the_tail_has_moved_on(qwen3):
         lengths.append(len(tokens))
         return "".join(f"<{i}>" for i in tokens)
 
-    settings = dict(num_samples=1, max_new_tokens=150, stop_ids=frozenset(), stop_strings=[word], decode=decode)
+    settings = {
+        "num_samples": 1,
+        "max_new_tokens": 150,
+        "stop_ids": frozenset(),
+        "stop_strings": [word],
+        "decode": decode,
+    }
     (stopped,) = run(qwen3, [[5]], **settings)
     assert stopped[0].ids == whole[0].ids[:143] and stopped[0].finish == "stop"
     assert sorted(lengths)[-2] < 40  # only the check of the hit reads the whole completion
@@ -169,7 +182,7 @@ def test_bf16_models_give_fp32_logprobs():
 
 def test_without_the_flash_kernel_the_plain_products_agree(qwen3, monkeypatch):
     expected = ids(run(qwen3))
-    monkeypatch.setattr(cache, "_has_flash", lambda: False)
+    monkeypatch.setattr(attention, "_has_flash", lambda: False)
     groups = run(qwen3)
     assert ids(groups) == expected and worst_error(qwen3, PROMPTS, groups) < 1e-5
 
@@ -178,12 +191,12 @@ def test_the_model_and_the_global_generator_are_left_as_they_were(qwen3):
     qwen3.train()
     qwen3.model.layers[0].eval()
     modes = [m.training for m in qwen3.modules()]
-    attention, state = qwen3.config._attn_implementation, torch.get_rng_state()
+    before, state = qwen3.config._attn_implementation, torch.get_rng_state()
     run(qwen3)
     with pytest.raises(ValueError, match="stop here"):
         run(qwen3, stop_strings=["x"], decode=refuse)
     assert [m.training for m in qwen3.modules()] == modes
-    assert qwen3.config._attn_implementation == attention
+    assert qwen3.config._attn_implementation == before
     assert torch.equal(torch.get_rng_state(), state)
     loss = qwen3(input_ids=torch.tensor([[1, 2, 3]]), labels=torch.tensor([[1, 2, 3]])).loss
     loss.backward()  # nothing that inference left behind refuses autograd
@@ -215,13 +228,13 @@ def test_attention_with_a_soft_cap_is_refused():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(prompts=[[1], []]), r"prompts\[1\] is empty"),
-        (dict(num_samples=0), "num_samples=0"),
-        (dict(temperature=-1.0), "temperature"),
-        (dict(top_p=0.0), "top_p"),
-        (dict(top_k=0), "top_k"),
-        (dict(stop_strings=["x"]), "needs decode"),
-        (dict(stop_strings=[""], decode=str), "empty text"),
+        ({"prompts": [[1], []]}, r"prompts\[1\] is empty"),
+        ({"num_samples": 0}, "num_samples=0"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_k": 0}, "top_k"),
+        ({"stop_strings": ["x"]}, "needs decode"),
+        ({"stop_strings": [""], "decode": str}, "empty text"),
     ],
 )
 def test_bad_settings_are_refused(qwen3, changes, message):

@@ -5,8 +5,8 @@ that stands once in the row serves all its completions. With segments in depth-f
 one rule: token j is seen by the tokens i with j <= i < seen_until[j].
 
 Three realisations, chosen by device and by what a layer asks for:
-- cascade (CPU): a causal flash call a segment, one non-causal call of all its descendants'
-  queries over an ancestor's keys, merged by log-sum-exp; the backward calls the flash backward
+- cascade (CPU): a causal flash call for a segment and the first children below it, one non-causal
+  call of its other descendants' queries over its keys, merged by log-sum-exp; the backward calls the flash backward
   of each piece with the merged output and log-sum-exp, which is exact (Dao et al. 2022,
   arXiv:2205.14135, eq. 4 and appendix B.2; merging: Juravsky et al. 2024, arXiv:2402.05099).
 - masked (any device): public scaled_dot_product_attention a tree, under an explicit mask. Used
@@ -54,7 +54,8 @@ class Plan:
     """What attention needs to know of one packed row.
 
     Attributes:
-        own: each segment on itself. over: descendants on an ancestor.
+        own: each chain of first children on itself, causally (a prompt and its first completion
+            are ordinary text). over: the descendants outside that chain, on an ancestor's keys.
         trees: [start, end) of each root with all below it.
         seen_until: [P] the end of the subtree of each token's segment.
         positions: [P]. longest: the longest path, in tokens.
@@ -77,8 +78,14 @@ def plan(layout: Layout, positions: Tensor) -> Plan:
         parent = layout.parent[segment]
         if parent >= 0:
             until[parent] = max(until[parent], until[segment])
-    own = tuple(Piece(s, e, s, e) for s, e in zip(layout.start, ends, strict=True))
-    over = tuple(Piece(e, u, s, e) for s, e, u in zip(layout.start, ends, until, strict=True) if u > e)
+    chain = list(ends)
+    heads = set(range(len(ends)))
+    for segment in reversed(range(1, len(ends))):
+        if layout.parent[segment] == segment - 1:  # depth-first order: the first child stands right behind
+            chain[segment - 1] = chain[segment]
+            heads.discard(segment)
+    own = tuple(Piece(layout.start[i], chain[i], layout.start[i], chain[i]) for i in sorted(heads))
+    over = tuple(Piece(c, u, s, e) for c, u, s, e in zip(chain, until, layout.start, ends, strict=True) if u > c)
     roots = [i for i, parent in enumerate(layout.parent) if parent < 0]
     lengths = torch.tensor(layout.length)
     return Plan(
@@ -173,7 +180,7 @@ class _Cascade(torch.autograd.Function):
                 grad_out[:, :, rows], q[:, :, rows], k[:, :, columns], v[:, :, columns],
                 out[:, :, rows], lse[:, :, rows], 0.0, p.causal, scale=ctx.scale,
             )  # fmt: skip
-            if p.causal:  # every token's own segment comes first, so this writes each entry once
+            if p.causal:  # every token is in one of these, and they come first, so each entry is written once
                 gq[:, :, rows] = dq
                 torch.sum(dk, 1, out=gk[:, columns])
                 torch.sum(dv, 1, out=gv[:, columns])

@@ -149,7 +149,7 @@ def _stage_shape() -> Shape:
 def _read(ref: Ref) -> tuple[dict[str, Any], dict[yaml12.Path, Mark], str]:
     """A layer's plain values, where each was written, and the name it has when it says none."""
     if isinstance(ref, Mapping):
-        return _python(ref), {(): Mark("recipe")}, "run"
+        return as_values(ref), {(): Mark("recipe")}, "run"
     name, text = source_of(ref)
     try:
         document = yaml12.parse(text)
@@ -168,7 +168,7 @@ def _stem(path: Path) -> str:
 def _pairs(overrides: Overrides, layers: Layers) -> Iterator[tuple[str, Any, Mark]]:
     if isinstance(overrides, Mapping):
         for key, value in overrides.items():
-            yield str(key), _python(value), Mark(f"override {key}", user=True)
+            yield str(key), as_values(value), Mark(f"override {key}", user=True)
         return
     for text in overrides:
         key, equals, value = text.partition("=")
@@ -183,14 +183,14 @@ def _pairs(overrides: Overrides, layers: Layers) -> Iterator[tuple[str, Any, Mar
             layers.problems.append(Problem(mark.where, key.strip(), hint))
 
 
-def _python(value: Any) -> Any:
+def as_values(value: Any) -> Any:
     """Python values as a recipe's plain ones: settings to mappings, functions to their importable names."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return plain(value)
     if isinstance(value, Mapping):
-        return {str(k): _python(v) for k, v in value.items()}
+        return {str(k): as_values(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_python(v) for v in value]
+        return [as_values(v) for v in value]
     if isinstance(value, Path):
         return str(value)
     return importable(value) if callable(value) else value

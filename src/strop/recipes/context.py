@@ -92,9 +92,12 @@ class Context:
         self.display.facts(self.name, facts)
 
     def rewind(self, step: int) -> None:
-        """Resume at `step`: forget the lines of this stage's metrics from that step on."""
-        self.journal.rewind(self.name, step)
-        self.event("resume", f"resumed at step {step}", step=step)
+        """Go on at `step`, 0 where no checkpoint stands: forget this stage's metrics from that step on."""
+        gone = self.journal.rewind(self.name, step)
+        if step:
+            self.event("resume", f"resumed at step {step}", step=step)
+        elif gone:
+            self.event("resume", f"no checkpoint was saved, so {gone} steps are done again", step=0)
 
     def step(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
         """Record optimizer step `step` (counted from 0) of `steps`: file, status and terminal."""

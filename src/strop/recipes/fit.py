@@ -145,6 +145,7 @@ def _resume(job: Job) -> int:
     """Put back the newest good checkpoint; the step to go on from."""
     found = checkpoint.load(job.checkpoints, lambda text: job.context.event("alarm", text), ("model", "optimizer"))
     if found is None:
+        job.context.rewind(0)
         return 0
     _load_weights(job.learner.model.module, found.tensors["model"])
     job.learner.optimizer.load_state_dict(

@@ -51,9 +51,9 @@ class Journal:
         self._status(state, error)
         self._log.close()
 
-    def rewind(self, stage: str, step: int) -> None:
-        """Drop the metric lines of `stage` from `step` on: they will be written again."""
-        self._log.rewind(stage, step)
+    def rewind(self, stage: str, step: int) -> int:
+        """Drop the metric lines of `stage` from `step` on, which will be written again; how many there were."""
+        return self._log.rewind(stage, step)
 
     def adopt(self, other: Path, stage: str) -> None:
         """Copy another run's metric lines of a stage, for the curves."""

@@ -6,6 +6,7 @@ report.html say so. Left out: several processes (torchrun).
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -18,7 +19,7 @@ from typing import Any
 
 from strop.data.read import data_files
 from strop.recipes import artifacts, rundir
-from strop.recipes.config import Overrides, Ref, difference, dump, load_recipe
+from strop.recipes.config import Overrides, Ref, as_values, difference, dump, load_recipe
 from strop.recipes.display import Display, Kind, make
 from strop.recipes.journal import Journal, read_json
 from strop.recipes.plain import to_plain
@@ -160,5 +161,9 @@ def listening(display: Display) -> Iterator[Stop]:
 def _call(ref: Any, overrides: Overrides) -> str:
     """The command line that does what a Python call did, as far as texts can say it."""
     named = str(ref) if isinstance(ref, str | Path) else "config.yaml"
-    pairs = [f"{k}={v}" for k, v in overrides.items()] if isinstance(overrides, Mapping) else list(overrides)
+    if isinstance(overrides, Mapping):
+        values = {key: as_values(value) for key, value in overrides.items()}
+        pairs = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in values.items()]  # JSON is YAML too
+    else:
+        pairs = list(overrides)
     return shlex.join(["strop", "run", named, *pairs])

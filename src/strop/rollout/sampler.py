@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from strop.lazy import lazy_module
-from strop.rollout.cache import Cache, Slab, shared_attention
+from strop.rollout.attention import shared_attention
+from strop.rollout.cache import Cache, Slab
 from strop.rollout.draw import Draws
 from strop.rollout.padded import decode_padded
 from strop.rollout.transcript import Ints, Sampled, Stop, Transcript
@@ -173,7 +174,8 @@ def _forward(module: Any, ids: Ints, positions: Ints, cache: Cache, keep: Tensor
     out = module(
         input_ids=next(inputs), position_ids=next(inputs), use_cache=False, logits_to_keep=keep, rollout_cache=cache
     )
-    return out.logits[0]
+    logits: Tensor = out.logits[0]
+    return logits
 
 
 @contextmanager

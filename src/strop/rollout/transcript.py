@@ -81,7 +81,8 @@ class Transcript:
 
     def finished(self, rows: Ints) -> Bools:
         """Which of these rows are done, [len(rows)]."""
-        return self.stopped[rows] | (self.length[rows] == self.stop.max_new_tokens)
+        done: Bools = self.stopped[rows] | (self.length[rows] == self.stop.max_new_tokens)
+        return done
 
     def sampled(self, row: int) -> Sampled:
         """The row as it stands."""

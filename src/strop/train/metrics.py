@@ -73,11 +73,15 @@ class RunLog:
         now = {"state": state, "stage": stage, "step": step, "steps": steps}
         write_json(self.folder / STATUS, {**now, "pid": os.getpid(), "updated": time.time(), "error": error})
 
-    def rewind(self, stage: str, step: int) -> None:
-        """Forget a stage's metrics at and after a step, which will be done again; events, which happened, stay."""
+    def rewind(self, stage: str, step: int) -> int:
+        """Forget a stage's metrics at and after a step, which will be done again; how many lines went.
+
+        Events, which happened, stay.
+        """
         os.close(self._metrics)
-        truncate(self.folder / METRICS, stage, step)
+        gone = truncate(self.folder / METRICS, stage, step)
         self._metrics = _open_lines(self.folder / METRICS)
+        return gone
 
     def close(self) -> None:
         """Release the files."""
