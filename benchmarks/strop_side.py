@@ -22,7 +22,7 @@ from strop.data.source import Collected, Fixed, Source
 from strop.model.forward import LanguageModel
 from strop.model.load import load, load_tokenizer
 from strop.objectives import DPO, GRPO, SFT, Objective
-from strop.recipes.stages import MICRO_BATCH_TOKENS
+from strop.recipes.evaluating import micro_batch_tokens
 from strop.rollout.rollouts import Rollouts
 from strop.rollout.sampler import Sampled, sample
 from strop.train.annotate import Reference
@@ -54,8 +54,8 @@ def main(cell: Cell, folder: str, num_steps: int) -> None:
         learner,
         source,
         steps=num_steps,
-        annotate=tuple,
-        packing=Packing(MICRO_BATCH_TOKENS["cpu"], "cpu", splittable),
+        annotate=None,
+        packing=Packing(micro_batch_tokens(model.device), model.device, splittable),
         passes=Passes(),
     )
 
@@ -74,7 +74,7 @@ def encoded(row: Row) -> EncodedGroup:
 def with_reference(model: LanguageModel, groups: Sequence[EncodedGroup]) -> Sequence[EncodedGroup]:
     """The groups with the reference's log-probs, taken before step 0 from the policy as it starts."""
     reference = Reference(
-        model, "start", model.precision_name, None, 1.0, max_tokens=MICRO_BATCH_TOKENS["cpu"], device="cpu"
+        model, "start", model.precision_name, None, 1.0, micro_batch_tokens(model.device), model.device
     )
     return reference(groups)
 

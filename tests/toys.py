@@ -118,7 +118,7 @@ def gradients(
         loss = weighted_loss(objective(model(batch), batch), batch, objective.reductions, totals)
         for grad, part in zip(grads, torch.autograd.grad(loss, model.parameters), strict=True):
             grad += part
-        total += float(loss)
+        total += float(loss.detach())
     return total, grads
 
 

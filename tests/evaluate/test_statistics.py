@@ -124,6 +124,14 @@ def test_one_binary_sample_a_prompt_has_wilsons_interval_and_several_a_wider_tha
     assert perfect.value == 1 and perfect.low == wilson(20, 20).low < 0.9
 
 
+def test_a_number_that_is_no_share_never_has_wilsons_interval() -> None:
+    assert measure([[0.0]] * 50, share=False) == Measure(0.0, None, None, 50)
+    assert measure([[0.0]] * 50, share=True) == wilson(0, 50)
+    some = measure([[1.0]] * 5 + [[0.0]] * 45, share=False)
+    assert (some.low, some.high) == bootstrap([1.0] * 5 + [0.0] * 45)
+    assert measure([[0.5]] * 50, share=True) == Measure(0.5, None, None, 50)
+
+
 def test_shifting_and_scaling_values_moves_the_interval_with_them() -> None:
     values = [[x] for x in np.random.default_rng(0).random(30).tolist()]
     base = measure(values)
@@ -142,7 +150,7 @@ def test_paired_differences_are_narrower_than_unpaired_and_antisymmetric() -> No
     assert np.ptp(interval(measure(ours))) > 1
     back = paired(theirs, ours)
     assert back.value == pytest.approx(-m.value) and interval(back) == pytest.approx((-high, -low), abs=0.01)
-    assert paired(ours, ours).value == 0 and interval(paired(ours, ours)) == (0, 0)
+    assert paired(ours, ours) == Measure(0.0, None, None, 60)  # no prompt differs, which tells nothing of the spread
     some = paired([[1.0], [None], [2.0]], [[0.0], [5.0], [None]])
     assert some == Measure(1.0, None, None, 1)
     with pytest.raises(ValueError, match="2 prompts against 1"):

@@ -86,11 +86,16 @@ def test_killed_again_and_again_at_random_steps(method: str, breaker: Breaker, t
 
 @pytest.mark.parametrize(
     ("call", "k", "resumed"),
-    [("fsync", 0, [0]), ("fsync", 3, [0]), ("rename", 0, [0]), ("fsync", 5, [3]), ("fsync", 8, [3]), ("rename", 1, [3])],
+    [
+        ("fsync", 0, [0]),
+        ("fsync", 3, [0]),
+        ("rename", 0, [0]),
+        ("fsync", 5, [3]),
+        ("fsync", 8, [3]),
+        ("rename", 1, [3]),
+    ],
 )
-def test_killed_while_saving(
-    call: str, k: int, resumed: list[int], breaker: Breaker, tmp_path: Path
-) -> None:
+def test_killed_while_saving(call: str, k: int, resumed: list[int], breaker: Breaker, tmp_path: Path) -> None:
     """A save syncs three files, the manifest and the folder (0 to 4), renames it, and syncs the parent (5)."""
     run = breaker.kill(tmp_path, "sft", "call", call, k)
     assert breaker.resume(run, "sft") == resumed

@@ -230,13 +230,15 @@ def _trained(tree: _Tree, member: _Numbered) -> tuple[Integers, Integers]:
 
 
 def _columns(trees: Sequence[_Tree], device: str) -> dict[str, torch.Tensor]:
-    """Recorded numbers as [G], [S] and [N] tensors; every tree must have the same names."""
+    """Recorded numbers as [G], [S] and [N] tensors; every tree, and every sequence, must have the same names."""
     out: dict[str, list[float]] = {}
+    names = trees[0].members[0].sequence.columns.keys()
     for tree in trees:
         assert tree.columns.keys() == trees[0].columns.keys(), "groups of a step differ in their columns"
         for name, number in tree.columns.items():
             out.setdefault(name, []).append(number)
         for member in tree.members:
+            assert member.sequence.columns.keys() == names, "sequences of a step differ in their columns"
             index, _ = _trained(tree, member)
             for name, value in member.sequence.columns.items():
                 numbers = np.asarray(value)[index].tolist() if isinstance(value, tuple) else [value]

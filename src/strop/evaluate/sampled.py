@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,8 +50,8 @@ class Evaluation:
                 figures[f"maj@{num_samples}/{name}"] = measure_majority(answers, values, num_samples, seed=seed)
         lengths = [[float(len(c.token_ids or ())) for c in group.completions] for group in self.groups]
         cut = [[float(c.finish == "length") for c in group.completions] for group in self.groups]
-        figures["completions/mean_length"] = measure(lengths, seed=seed)
-        figures["completions/clipped_ratio"] = measure(cut, seed=seed)
+        figures["completions/mean_length"] = measure(lengths, share=False, seed=seed)
+        figures["completions/clipped_ratio"] = measure(cut, share=True, seed=seed)
         return figures
 
     def against(self, other: Evaluation, *, seed: int) -> dict[str, Measure]:
@@ -62,13 +62,18 @@ class Evaluation:
             figures[f"win_rate/{name}"] = win_rate(self.values(name), other.values(name), seed=seed)
         return figures
 
-    def write(self, path: Path) -> None:
-        """The groups as JSONL, without token ids and log-probs."""
-        with path.open("w", encoding="utf-8") as file:
-            for group in self.groups:
-                bare = tuple(replace(c, token_ids=None, logprobs=None) for c in group.completions)
-                row = group_to_json(replace(group, completions=bare, prompt_ids=None))
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    def only(self, origins: Collection[str]) -> Evaluation:
+        """The answers to prompts of these origins."""
+        return replace(self, groups=tuple(group for group in self.groups if group.origin in origins))
+
+
+def write_groups(path: Path, groups: Sequence[Group]) -> None:
+    """Groups as JSONL, without token ids and log-probs."""
+    with path.open("w", encoding="utf-8") as file:
+        for group in groups:
+            bare = tuple(replace(c, token_ids=None, logprobs=None) for c in group.completions)
+            row = group_to_json(replace(group, completions=bare, prompt_ids=None))
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def evaluate_samples(

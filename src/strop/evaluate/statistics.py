@@ -3,7 +3,8 @@
 The unit that is drawn at random is the prompt: samples of one prompt are alike, so intervals resample
 prompts with all their samples (percentile bootstrap, seeded). Where every prompt gives one 0 or 1 the
 draws are independent and binary, and Wilson's interval is used instead; so too where all agree, since
-resampling a constant would claim certainty.
+resampling a constant would claim certainty. A number that is no share (a margin) and is the same for all
+prompts has no interval.
 
 A value that is None or NaN is unscorable: left out, and not counted in n.
 
@@ -68,15 +69,19 @@ class Measure:
         return Measure(number, value["low"], value["high"], int(value["n"]))
 
 
-def measure(values_by_prompt: Sequence[Sequence[Value]], *, seed: int = 0) -> Measure:
+def measure(values_by_prompt: Sequence[Sequence[Value]], *, share: bool | None = None, seed: int = 0) -> Measure:
     """The mean over prompts of each one's mean over its scored samples; n counts the samples.
 
     Prompts without a scored sample are left out.
+
+    Args: share: whether a value says how often something is so (in [0, 1]) rather than how much of something
+        there is; None takes values that are all 0 or 1 for a share, as a verifier's are.
     """
     scored = [_scored(values) for values in values_by_prompt]
     means = np.array([values.mean() for values in scored if len(values)])
-    binary = all(np.isin(values, (0.0, 1.0)).all() for values in scored)
-    return _summary(means, sum(map(len, scored)), seed, binary=binary)
+    if share is None:
+        share = all(np.isin(values, (0.0, 1.0)).all() for values in scored)
+    return _summary(means, sum(map(len, scored)), seed, binary=share)
 
 
 def wilson(num_successes: float, n: int, confidence: float = CONFIDENCE) -> Measure:
@@ -238,7 +243,7 @@ def _summary(values: Floats, n: int, seed: int, *, binary: bool) -> Measure:
     if binary and np.isin(values, (0.0, 1.0)).all():
         share = wilson(float(values.sum()), len(values))
         return Measure(share.value, share.low, share.high, n)
-    interval = bootstrap(values, seed=seed)
+    interval = None if (values == values[0]).all() else bootstrap(values, seed=seed)
     low, high = interval if interval else (None, None)
     return Measure(float(values.mean()), low, high, n)
 

@@ -22,6 +22,7 @@ from strop.data.encoded import EncodedGroup, EncodedSequence
 from strop.data.pack import pack
 from strop.model import attention
 from strop.model.forward import LanguageModel, forward, unroll
+from strop.model.norms import fuse_norms
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -85,6 +86,8 @@ def prepare(
 ) -> LanguageModel:
     """Turn dropout off, choose the path by the probe, and switch checkpointing on where asked."""
     disable_dropout(module)
+    if module.device.type == "cpu":
+        fuse_norms(module)
     model = choose_path(module)
     if model.why:
         say(f"{type(module).__name__}: {model.why}")
@@ -111,12 +114,23 @@ def choose_device(device: str) -> str:
 
 
 def disable_dropout(module: PreTrainedModel) -> None:
-    """Log-probs of two forwards are compared, so nothing may be dropped at random."""
+    """Log-probs of two forwards are compared, so nothing may be dropped (or jittered) at random.
+
+    Some families keep their rates as numbers of a layer (Bloom, OPT) or read them from the config
+    as they run (Falcon); the config that is saved with the trained model says 0 then, too.
+    """
     for part in module.modules():
-        if isinstance(part, torch.nn.Dropout):
+        if isinstance(part, torch.nn.modules.dropout._DropoutNd):
             part.p = 0.0
-        elif isinstance(getattr(part, "attention_dropout", None), float):
-            part.attention_dropout = 0.0
+        _zero_rates(part)
+        if isinstance(part, PreTrainedModel):
+            _zero_rates(part.config)
+
+
+def _zero_rates(owner: object) -> None:
+    for name, value in list(vars(owner).items()):
+        if isinstance(value, float) and any(word in name for word in ("dropout", "pdrop", "layerdrop", "jitter_noise")):
+            setattr(owner, name, 0.0)
 
 
 def choose_path(module: PreTrainedModel) -> LanguageModel:
@@ -130,6 +144,8 @@ def choose_path(module: PreTrainedModel) -> LanguageModel:
         want = forward(LanguageModel(module, path="padded"), batch).logprobs
         try:
             module.set_attn_implementation(attention.NAME)
+            if module.config._attn_implementation != attention.NAME:
+                raise NotImplementedError("it does not take its attention from transformers' interface")
             got = forward(candidate, batch).logprobs
             worked = float((got - want).abs().max()) <= PROBE_TOLERANCE.get(module.dtype, 0.15)
             why = "packed and padded log-probs differ"
@@ -158,6 +174,8 @@ def _plain_head(module: PreTrainedModel, batch: Batch) -> bool:
     try:
         with torch.no_grad():
             logits = module(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()
+            if not seen:
+                return False  # its forward passes by the backbone's own (OPT)
             want = torch.nn.functional.linear(seen[0], module.get_output_embeddings().weight).float()
     finally:
         hook.remove()

@@ -45,7 +45,7 @@ class Job:
     learner: Learner
     source: Source
     steps: int
-    annotate: Annotate
+    annotate: Annotate | None
     packing: Packing
     passes: Passes
     evaluate: Callable[[], dict[str, Measure]] | None
@@ -54,6 +54,7 @@ class Job:
     temperature: float = 1.0
     phases: dict[str, float] = field(default_factory=dict)
     num_tokens: int = 0
+    checked: bool = False
     before: dict[str, Measure] = field(default_factory=dict)
     recent: deque[dict[str, float]] = field(default_factory=lambda: deque(maxlen=CLOSING_STEPS))
 
@@ -106,8 +107,9 @@ def _introduce(job: Job) -> None:
 
 def _log(job: Job, update: Update) -> None:
     """One line of metrics: the objective's, the source's, speed and time by phase."""
-    if update.step == 0 and update.first and job.check_first is not None:
+    if not job.checked and update.first and job.check_first is not None:
         job.check_first(update.first)
+        job.checked = True
     job.num_tokens += update.num_tokens
     for name, seconds in update.seconds.items():
         _spent(job, name, seconds)
@@ -155,6 +157,7 @@ def _resume(job: Job) -> int:
     job.learner.skipped = int(found.state["skipped"])
     job.learner.skipped_in_a_row = int(found.state["skipped_in_a_row"])
     job.num_tokens = int(found.state["num_tokens"])
+    job.checked = job.learner.updates > 0
     job.phases.update(found.state["phases"])
     job.before = {name: Measure.from_json(value) for name, value in found.state["before"].items()}
     job.recent.extend(found.state["recent"])

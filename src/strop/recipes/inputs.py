@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,10 @@ import numpy as np
 from strop.data.chat import Chat
 from strop.data.encoded import EncodedGroup
 from strop.data.formats import load_dataset
+from strop.recipes.arithmetic import num_held_out
 from strop.recipes.context import Context
 from strop.recipes.settings import Data, Training
 from strop.types import Group
-
-MAX_HELD_OUT = 512
-"""Rows a fraction holds out at most: enough for narrow intervals, and cheap to evaluate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +25,41 @@ class Loaded:
     groups: tuple[Group, ...]
     said: str
     summary: Mapping[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """What the rows were read as."""
+        return str(self.summary["kind"])
+
+    def without(self, dropped: Dropped) -> Loaded:
+        """The same account after more rows were dropped."""
+        summary = {
+            **self.summary,
+            "kept": self.summary["kept"] - sum(dropped.reasons.values()),
+            "dropped": {**self.summary["dropped"], **dropped.reasons},
+            "examples": {**self.summary["examples"], **dropped.first},
+        }
+        return replace(self, summary=summary, said=self.said + "".join(f", {t}" for t in dropped.told()))
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Rows that were left out after reading: how many for each reason, and the first of each."""
+
+    reasons: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def add(self, reason: str, origin: str) -> None:
+        self.reasons[reason] += 1
+        self.first.setdefault(reason, origin)
+
+    def told(self) -> list[str]:
+        return [f"{count} dropped ({reason})" for reason, count in self.reasons.items()]
+
+    def say(self, context: Context) -> None:
+        """One event a reason."""
+        for reason, count in self.reasons.items():
+            context.event("drop", f"{rows_of(count)} dropped: {reason}; first at {self.first[reason]}")
 
 
 def load_groups(data: Data, context: Context, kinds: Sequence[str] = ()) -> Loaded:
@@ -49,7 +82,7 @@ def load_groups(data: Data, context: Context, kinds: Sequence[str] = ()) -> Load
             f"its columns are {', '.join(found.columns)}. Map them with data.columns, or choose another recipe"
         )
     for reason, count in found.dropped.items():
-        context.event("drop", f"{count} rows dropped: {reason}; first at {found.examples[reason]}")
+        context.event("drop", f"{rows_of(count)} dropped: {reason}; first at {found.examples[reason]}")
     kept = f"{len(found.groups)} of {found.num_rows} rows kept" if found.dropped else f"{found.num_rows} rows"
     summary = {
         "path": ", ".join(named),
@@ -64,66 +97,103 @@ def load_groups(data: Data, context: Context, kinds: Sequence[str] = ()) -> Load
     return Loaded(found.groups, f"{', '.join(named)}: {found.shape}, {kept}", summary)
 
 
-def encode_all(groups: Sequence[Group], chat: Chat, max_length: int, context: Context) -> list[EncodedGroup]:
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Groups as tokens; `groups` are what they were, in the same order."""
+
+    tokens: list[EncodedGroup]
+    groups: list[Group]
+    dropped: Dropped
+
+
+def encode_all(groups: Sequence[Group], chat: Chat, max_length: int, context: Context) -> Encoded:
     """Groups as tokens; those that cannot be trained on are dropped, counted and said.
 
     Raises: ValueError if none is left.
     """
-    encoded: list[EncodedGroup] = []
-    reasons: Counter[str] = Counter()
-    first: dict[str, str] = {}
+    found = Encoded([], [], Dropped())
+    before = Counter(chat.notes)
     for group, result in zip(groups, chat.encode_many(groups, max_length), strict=True):
         if isinstance(result, EncodedGroup):
-            encoded.append(result)
+            found.tokens.append(result)
+            found.groups.append(group)
         else:
-            reasons[result] += 1
-            first.setdefault(result, group.origin)
-    for reason, count in reasons.items():
-        context.event("drop", f"{count} rows dropped: {reason}; first at {first[reason]}")
-    if not encoded:
-        told = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
-        raise ValueError(f"no row can be trained on ({told}); raise training.max_length or look with `strop inspect`")
-    cut = sum(any(s.truncated for s in group.sequences) for group in encoded)
+            found.dropped.add(result, group.origin)
+    found.dropped.say(context)
+    if not found.tokens:
+        told = "; ".join(f"{count} x {reason}" for reason, count in found.dropped.reasons.most_common())
+        raise ValueError(f"no row can be used ({told}); raise training.max_length or look with `strop inspect`")
+    for text, count in (chat.notes - before).items():
+        context.event("note", f"in {count} of {sum(len(g.sequences) for g in found.tokens)} answers {text}")
+    cut = sum(any(s.truncated for s in group.sequences) for group in found.tokens)
     if cut:
-        context.event(
-            "note", f"{cut} of {len(encoded)} rows are longer than {max_length} tokens and were cut at the end"
-        )
-    return encoded
+        share = f"{cut} of {rows_of(len(found.tokens))}"
+        context.event("note", f"{share} are longer than {max_length} tokens and were cut at the end")
+    return found
 
 
-def hold_out(
-    data: Loaded, context: Context, chat: Chat, eval_data: Data | None, training: Training
-) -> tuple[list[EncodedGroup], list[EncodedGroup]]:
-    """(trained, held-out) rows as tokens: other rows where they are named, else a fraction chosen by the seed."""
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Trained and held-out rows as tokens, and the account of the trained data."""
+
+    train: list[EncodedGroup]
+    held_out: list[EncodedGroup]
+    data: Loaded
+
+
+def hold_out(data: Loaded, context: Context, chat: Chat, eval_data: Data | None, training: Training) -> Split:
+    """Trained and held-out rows: other rows where they are named, else a fraction chosen by the seed."""
     groups = list(data.groups)
     others: list[Group] = []
     if eval_data is not None:
         others = list(load_groups(eval_data, context).groups)
     elif training.eval_fraction > 0:
-        count = min(MAX_HELD_OUT, max(1, round(len(groups) * training.eval_fraction)))
-        if count >= len(groups):
-            raise ValueError(f"{len(groups)} rows are too few to hold some out; set training.eval_fraction=0")
+        count = num_held_out(len(groups), training)
         chosen = set(np.random.default_rng([context.seed, 1]).permutation(len(groups))[:count].tolist())
         others = [group for i, group in enumerate(groups) if i in chosen]
         groups = [group for i, group in enumerate(groups) if i not in chosen]
     trained = encode_all(groups, chat, training.max_length, context)
-    return trained, encode_all(others, chat, training.max_length, context) if others else []
+    held = encode_all(others, chat, training.max_length, context).tokens if others else []
+    return Split(trained.tokens, held, data.without(trained.dropped))
 
 
-def prompts_of(groups: Sequence[Group], chat: Chat, max_length: int) -> tuple[list[Group], list[tuple[int, ...]]]:
-    """Prompts and their tokens; given answers move into `row["completion"]`, too long prompts are left out.
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """Prompts without answers, and their tokens."""
 
-    Raises: ValueError if no prompt is short enough.
+    groups: list[Group]
+    ids: list[tuple[int, ...]]
+    dropped: Dropped
+
+
+def prompts_of(groups: Sequence[Group], chat: Chat, max_length: int, context: Context) -> Prompts:
+    """Prompts and their tokens; given answers move into `row["completion"]`.
+
+    Prompts that are empty, longer than `max_length` or refused by the template are dropped, counted and said.
+    Raises: ValueError if none is left.
     """
-    prompts: list[Group] = []
-    ids: list[tuple[int, ...]] = []
+    found = Prompts([], [], Dropped())
     for group in groups:
-        tokens = chat.encode_prompt(group.prompt, group.row)
-        if not 0 < len(tokens) <= max_length:
+        try:
+            tokens = chat.encode_prompt(group.prompt, group.row)
+        except ValueError as error:
+            found.dropped.add(str(error), group.origin)
             continue
-        row = {**group.row, "completion": group.completions[0].text} if group.completions else group.row
-        prompts.append(replace(group, completions=(), row=row, prompt_ids=tokens))
-        ids.append(tokens)
-    if not prompts:
-        raise ValueError(f"no prompt has between 1 and {max_length} tokens; raise training.max_length")
-    return prompts, ids
+        if not tokens:
+            found.dropped.add("the prompt is empty", group.origin)
+        elif len(tokens) > max_length:
+            found.dropped.add(f"the prompt is longer than {max_length} tokens", group.origin)
+        else:
+            row = {**group.row, "completion": group.completions[0].text} if group.completions else group.row
+            found.groups.append(replace(group, completions=(), row=row, prompt_ids=tokens))
+            found.ids.append(tokens)
+    found.dropped.say(context)
+    if not found.groups:
+        told = "; ".join(found.dropped.told())
+        raise ValueError(f"no prompt can be used: {told}; a prompt may have what max_completion_length leaves")
+    return found
+
+
+def rows_of(count: int) -> str:
+    """A number of rows in words."""
+    return "1 row" if count == 1 else f"{count} rows"

@@ -16,30 +16,26 @@ import torch
 
 from strop import dist
 from strop.data.chat import Chat
-from strop.data.encoded import EncodedGroup
 from strop.data.source import Fixed, rows
 from strop.evaluate.heldout import evaluate_objective
-from strop.evaluate.sampled import Evaluation, evaluate_samples
+from strop.evaluate.sampled import evaluate_samples, write_groups
 from strop.evaluate.statistics import Measure
 from strop.model.forward import LanguageModel
 from strop.model.load import choose_device, load, load_tokenizer
 from strop.objectives import Objective
+from strop.recipes.arithmetic import num_steps
 from strop.recipes.context import Context, StageResult
+from strop.recipes.evaluating import evaluate, micro_batch_tokens, sampler
 from strop.recipes.fit import Job, fit
-from strop.recipes.inputs import Loaded, hold_out, load_groups, prompts_of
-from strop.recipes.settings import EvaluateStage, PreferenceStage, RLStage, Sampling, SFTStage, Stage
+from strop.recipes.inputs import Loaded, Prompts, Split, hold_out, load_groups, prompts_of, rows_of
+from strop.recipes.settings import PreferenceStage, RLStage, SFTStage, Stage
 from strop.rewards import load_rewards, score
-from strop.rollout.rollouts import Rollouts, Sampler
-from strop.rollout.sampler import Sampled, sample
+from strop.rollout.rollouts import Rollouts
 from strop.train.annotate import Reference
 from strop.train.learner import Learner
 from strop.train.loop import Annotate, Packing, Passes
 from strop.train.memory import keep_freed_pages, peak_memory_mb
 from strop.train.refcache import ReferenceCache, model_hash, module_hash
-from strop.types import Group
-
-MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
-"""Packed tokens a forward holds at most where the recipe does not say."""
 
 AGREEMENT = {torch.float32: (1e-5, 1e-3), torch.bfloat16: (0.05, 2.0)}
 """Largest mean and single difference (nats) of rollout and training log-probs on the same weights."""
@@ -66,44 +62,50 @@ def _run(stage: Stage, context: Context) -> StageResult:
         return _preference(stage, context)
     if isinstance(stage, RLStage):
         return _rl(stage, context)
-    return _evaluate(stage, context)
+    return evaluate(stage, context)
 
 
 def _sft(stage: SFTStage, context: Context) -> StageResult:
     context.phase("loading")
     model, chat, data = _open(stage, context)
-    train, held_out = hold_out(data, context, chat, stage.eval_data, stage.training)
-    return _fit_fixed(stage, context, model, chat, data, train, held_out, stage.objective)
+    split = hold_out(data, context, chat, stage.eval_data, stage.training)
+    return _fit_fixed(stage, context, model, chat, split, stage.objective)
 
 
 def _preference(stage: PreferenceStage, context: Context) -> StageResult:
     context.phase("loading")
     model, chat, data = _open(stage, context, kinds=("preference", "ranking"))
-    train, held_out = hold_out(data, context, chat, stage.eval_data, stage.training)
+    split = hold_out(data, context, chat, stage.eval_data, stage.training)
     if "ref_logprobs" in stage.objective.needs:
-        context.phase("annotating")
-        reference = _reference(stage.reference, context, model, cached=True)
-        needed = _needed_rows(stage, len(train), context.seed)
-        annotated = dict(zip(needed, reference([train[i] for i in needed]), strict=True))
-        train = [annotated.get(i, group) for i, group in enumerate(train)]
-        held_out = list(reference(held_out))
-        if reference.cache is not None:
-            reference.cache.close()
-    return _fit_fixed(stage, context, model, chat, data, train, held_out, stage.objective)
+        split = _annotated(stage, context, model, split)
+    return _fit_fixed(stage, context, model, chat, split, stage.objective)
+
+
+def _annotated(stage: PreferenceStage, context: Context, model: LanguageModel, split: Split) -> Split:
+    """The rows that will be read, with the reference's log-probs."""
+    context.phase("annotating")
+    reference = _reference(stage.reference, context, model, cached=True)
+    needed = _needed_rows(stage, len(split.train), context.seed)
+    annotated = dict(zip(needed, reference([split.train[i] for i in needed]), strict=True))
+    train = [annotated.get(i, group) for i, group in enumerate(split.train)]
+    held_out = list(reference(split.held_out))
+    if reference.cache is not None:
+        reference.cache.close()
+    return replace(split, train=train, held_out=held_out)
 
 
 def _rl(stage: RLStage, context: Context) -> StageResult:
     context.phase("loading")
     load_rewards(stage.rewards)
     model, chat, data = _open(stage, context)
-    prompts, prompt_ids = prompts_of(
-        data.groups, chat, stage.training.max_length - stage.sampling.max_completion_length
-    )
-    steps = _num_steps(stage, len(prompts))
+    budget = stage.training.max_length - stage.sampling.max_completion_length
+    prompts = prompts_of(data.groups, chat, budget, context)
+    data = data.without(prompts.dropped)
+    steps = num_steps(len(prompts.groups), stage.training)
     source = Rollouts(
-        prompts=prompts,
-        prompt_ids=prompt_ids,
-        sample=_sampler(model, chat, stage.sampling, context.seed, stage.num_generations),
+        prompts=prompts.groups,
+        prompt_ids=prompts.ids,
+        sample=sampler(model, chat, stage.sampling, context.seed, stage.num_generations),
         decode=chat.decode,
         score=partial(score, rewards=stage.rewards),
         advantage=stage.advantage,
@@ -114,13 +116,13 @@ def _rl(stage: RLStage, context: Context) -> StageResult:
         mask_truncated=stage.mask_truncated,
     )
     passes = Passes(stage.passes, stage.minibatches, context.seed)
-    annotate: Annotate = tuple
+    annotate: Annotate | None = None
     if stage.objective.beta > 0:
         annotate = _reference(stage.reference, context, model, cached=False, temperature=stage.sampling.temperature)
-    held_out: list[Group] = []
+    evaluation = None
     if stage.eval_data is not None:
-        held_out = list(load_groups(stage.eval_data, context).groups)
-    evaluation = partial(_sampled_measures, stage, context, chat, held_out)
+        held_out = prompts_of(load_groups(stage.eval_data, context).groups, chat, budget, context)
+        evaluation = partial(_sampled_measures, stage, context, chat, held_out, model)
     job = Job(
         context=context,
         training=stage.training,
@@ -131,40 +133,12 @@ def _rl(stage: RLStage, context: Context) -> StageResult:
         annotate=annotate,
         packing=_packing(stage, model, stage.objective),
         passes=passes,
-        evaluate=(lambda: evaluation(model)) if held_out else None,
+        evaluate=evaluation,
         check_first=partial(_check_rollout, dtype=model.precision),
         begin={"data": data.said, "batch": _arithmetic(stage, steps, f"x {stage.num_generations} completions")},
         temperature=stage.sampling.temperature,
     )
     return replace(fit(job), data=data.summary)
-
-
-def _evaluate(stage: EvaluateStage, context: Context) -> StageResult:
-    context.phase("loading")
-    load_rewards(stage.rewards)
-    assert stage.data is not None
-    device = choose_device(context.recipe.device)
-    data = load_groups(stage.data, context)
-    say = partial(context.event, "note")
-
-    def measured(path: str) -> Evaluation:
-        model = load(path, device=device, precision=context.recipe.precision, seed=context.recipe.seed, say=say)
-        chat = Chat(load_tokenizer(path), stage.data.system if stage.data else None)
-        budget = (
-            int(model.module.config.get_text_config().max_position_embeddings) - stage.sampling.max_completion_length
-        )
-        prompts, ids = prompts_of(data.groups, chat, budget)
-        run = _sampler(model, chat, stage.sampling, context.seed, stage.num_samples)
-        return evaluate_samples(prompts, ids, run, chat.decode, partial(score, rewards=stage.rewards), context.phase)
-
-    own = measured(context.model)
-    other = measured(context.baseline) if context.baseline is not None else None
-    figures = own.measures(stage.num_samples, seed=context.recipe.seed)
-    if other is not None:
-        figures |= own.against(other, seed=context.recipe.seed)
-    own.write(context.stage_dir / "samples.jsonl")
-    context.samples(0, own.groups[:3])
-    return StageResult(figures, {"samples": "samples.jsonl"}, phases=own.seconds, data=data.summary)
 
 
 # What stages share.
@@ -194,35 +168,33 @@ def _fit_fixed(
     context: Context,
     model: LanguageModel,
     chat: Chat,
-    data: Loaded,
-    train: Sequence[EncodedGroup],
-    held_out: Sequence[EncodedGroup],
+    split: Split,
     objective: Objective,
 ) -> StageResult:
     """Train on rows that stand in a file."""
     assert stage.data is not None
-    steps = _num_steps(stage, len(train))
+    steps = num_steps(len(split.train), stage.training)
     packing = _packing(stage, model, objective)
     batch_size = stage.training.batch_size
 
-    def evaluate() -> dict[str, Measure]:
-        return evaluate_objective(model, held_out, objective, packing.max_tokens, packing.device)
+    def held_out() -> dict[str, Measure]:
+        return evaluate_objective(model, split.held_out, objective, packing.max_tokens, packing.device)
 
     job = Job(
         context=context,
         training=stage.training,
         chat=chat,
         learner=_learner(stage, model, objective, steps, 1.0),
-        source=Fixed(train, batch_size, context.seed, stage.data.shuffle),
+        source=Fixed(split.train, batch_size, context.seed, stage.data.shuffle),
         steps=steps,
-        annotate=tuple,
+        annotate=None,
         packing=packing,
         passes=Passes(),
-        evaluate=evaluate if held_out else None,
+        evaluate=held_out if split.held_out else None,
         check_first=_check_reference if isinstance(stage, PreferenceStage) and stage.reference is None else None,
-        begin={"data": data.said, "held out": str(len(held_out)), "batch": _arithmetic(stage, steps)},
+        begin={"data": split.data.said, "held out": rows_of(len(split.held_out)), "batch": _arithmetic(stage, steps)},
     )
-    return replace(fit(job), data=data.summary)
+    return replace(fit(job), data={**split.data.summary, "held_out": len(split.held_out)})
 
 
 def _learner(
@@ -245,22 +217,15 @@ def _learner(
 
 
 def _packing(stage: SFTStage | PreferenceStage | RLStage, model: LanguageModel, objective: Objective) -> Packing:
-    device = model.device
-    tokens = stage.training.micro_batch_tokens or MICRO_BATCH_TOKENS["cuda" if device.startswith("cuda") else "cpu"]
-    return Packing(tokens, device, splittable=all(r.unit != "group" for r in objective.reductions))
-
-
-def _num_steps(stage: SFTStage | PreferenceStage | RLStage, num_rows: int) -> int:
-    if stage.training.steps is not None:
-        return stage.training.steps
-    return max(1, -int(-num_rows * stage.training.epochs // stage.training.batch_size))
+    tokens = stage.training.micro_batch_tokens or micro_batch_tokens(model.device)
+    return Packing(tokens, model.device, splittable=all(r.unit != "group" for r in objective.reductions))
 
 
 def _needed_rows(stage: PreferenceStage, num_rows: int, seed: int) -> list[int]:
     """The rows that the stage's steps will take, ascending."""
     assert stage.data is not None
     wanted: set[int] = set()
-    for step in range(_num_steps(stage, num_rows)):
+    for step in range(num_steps(num_rows, stage.training)):
         taken = rows(
             step, num_rows=num_rows, batch_size=stage.training.batch_size, seed=seed, shuffle=stage.data.shuffle
         )
@@ -289,6 +254,7 @@ def _reference(
             device=policy.device,
             precision=context.recipe.precision,
             seed=context.recipe.seed,
+            trainable=own and cached,  # as the policy was when it stood in: in bf16 that computes other bits
             say=partial(context.event, "note"),
         )
     identity = _identity(name, model)
@@ -302,7 +268,7 @@ def _reference(
         precision=model.precision_name,
         cache=cache,
         temperature=temperature,
-        max_tokens=MICRO_BATCH_TOKENS["cuda" if policy.device.startswith("cuda") else "cpu"],
+        max_tokens=micro_batch_tokens(policy.device),
         device=policy.device,
     )
 
@@ -315,38 +281,16 @@ def _identity(path: str, model: LanguageModel) -> str:
     return module_hash(model.module, model.module.config.to_dict())
 
 
-def _sampler(model: LanguageModel, chat: Chat, sampling: Sampling, seed: int, num_samples: int) -> Sampler:
-    def draw(prompts: Sequence[tuple[int, ...]], step: int, first_index: int) -> list[list[Sampled]]:
-        with model.autocasting():
-            return sample(
-                model.module,
-                prompts,
-                num_samples=num_samples,
-                max_new_tokens=sampling.max_completion_length,
-                temperature=sampling.temperature,
-                seed=seed,
-                step=step,
-                stop_ids=chat.stop_ids,
-                stop_strings=sampling.stop,
-                decode=chat.decode if sampling.stop else None,
-                top_k=sampling.top_k,
-                top_p=sampling.top_p,
-                rows=sampling.rows,
-                first_index=first_index,
-                path="shared" if model.path == "packed" else "padded",
-            )
-
-    return draw
-
-
 def _sampled_measures(
-    stage: RLStage, context: Context, chat: Chat, held_out: Sequence[Group], model: LanguageModel
+    stage: RLStage, context: Context, chat: Chat, prompts: Prompts, model: LanguageModel
 ) -> dict[str, Measure]:
     """Greedy answers to held-out prompts, scored by the stage's rewards."""
     greedy = replace(stage.sampling, temperature=0.0)
-    prompts, ids = prompts_of(held_out, chat, stage.training.max_length - greedy.max_completion_length)
-    run = _sampler(model, chat, greedy, context.seed, 1)
-    found = evaluate_samples(prompts, ids, run, chat.decode, partial(score, rewards=stage.rewards), context.phase)
+    draw = sampler(model, chat, greedy, context.seed, 1)
+    scores = partial(score, rewards=stage.rewards)
+    found = evaluate_samples(prompts.groups, prompts.ids, draw, chat.decode, scores, context.phase)
+    write_groups(context.stage_dir / "samples.jsonl", found.groups)
+    context.samples(0, found.groups)
     return found.measures(1, seed=context.recipe.seed)
 
 

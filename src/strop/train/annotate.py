@@ -48,7 +48,7 @@ class Reference:
     def __call__(self, groups: Sequence[EncodedGroup]) -> tuple[EncodedGroup, ...]:
         """The same groups with a `ref_logprobs` column, nats, at every trained token."""
         keys = [[self._key(group, sequence) for sequence in group.sequences] for group in groups]
-        known = {key: self.cache.get(key) for row in keys for key in row} if self.cache else {}
+        known = {key: self.cache.get(key) for row in keys for key in row} if self.cache is not None else {}
         missing = [i for i, row in enumerate(keys) if any(known.get(key) is None for key in row)]
         if missing:
             fresh = sequence_logprobs(
@@ -59,7 +59,7 @@ class Reference:
             for i, row in zip(missing, fresh, strict=True):
                 for key, numbers in zip(keys[i], row, strict=True):
                     known[key] = numbers
-                    if self.cache:
+                    if self.cache is not None:  # an empty cache is false
                         self.cache.put(key, numbers)
         return tuple(with_tokens(g, "ref_logprobs", row, known) for g, row in zip(groups, keys, strict=True))
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from strop import dist
+from strop.batch import Step
 from strop.data.encoded import EncodedGroup
 from strop.data.pack import pack
 from strop.data.source import Collected, Source
@@ -25,15 +27,16 @@ class Passes:
     seed: int = 0
 
     def __call__(self, step: int, groups: Sequence[EncodedGroup]) -> Iterator[list[EncodedGroup]]:
-        """The parts in order, reshuffled each pass by (seed, step, pass); whole groups, near-equal parts."""
+        """The parts in order, reshuffled each pass by (seed, step, pass); whole groups, near-equal parts.
+
+        Always as many, so that all ranks make the same updates; a part is empty where groups are few.
+        """
         for number in range(self.passes):
             order = list(range(len(groups)))
             if self.minibatches > 1:
                 order = np.random.default_rng([self.seed, step, number]).permutation(len(groups)).tolist()
             for part in range(self.minibatches):
-                chosen = sorted(order[part :: self.minibatches])
-                if chosen:
-                    yield [groups[i] for i in chosen]
+                yield [groups[i] for i in sorted(order[part :: self.minibatches])]
 
     @property
     def updates(self) -> int:
@@ -48,6 +51,12 @@ class Packing:
     max_tokens: int
     device: str
     splittable: bool
+
+    def __call__(self, groups: Sequence[EncodedGroup]) -> Step:
+        """The groups packed; a rank that has none takes part in the update with an empty step."""
+        if not groups:
+            return Step(())
+        return pack(groups, max_tokens=self.max_tokens, device=self.device, splittable=self.splittable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +77,31 @@ def train(
     *,
     steps: int,
     start: int = 0,
-    annotate: Annotate,
+    annotate: Annotate | None,
     packing: Packing,
     passes: Passes,
 ) -> Iterator[Update]:
-    """Steps start .. steps - 1, yielding after each; a resumed run passes the step it stopped at."""
+    """Steps start .. steps - 1, yielding after each; a resumed run passes the step it stopped at.
+
+    A step whose source gives no groups makes no update, and counts.
+    """
     for step in range(start, steps):
         collected = source(step)
+        seconds = dict(collected.seconds)
+        groups: Sequence[EncodedGroup] = collected.groups
+        if annotate is not None:
+            began = time.perf_counter()
+            groups = annotate(groups)
+            seconds["annotating"] = time.perf_counter() - began
         began = time.perf_counter()
-        groups = annotate(collected.groups)
-        annotated = time.perf_counter()
         results: list[dict[str, float]] = []
         num_tokens = 0
         for part in passes(step, groups):
-            packed = pack(part, max_tokens=packing.max_tokens, device=packing.device, splittable=packing.splittable)
-            results.append(learner.update(packed))
+            if dist.sum_numbers([len(part)])[0] == 0:
+                continue
+            results.append(learner.update(packing(part)))
             num_tokens += sum(len(g.prompt_ids) * len(g.sequences) + sum(len(s.ids) for s in g.sequences) for g in part)
-        seconds = {**collected.seconds, "annotating": annotated - began, "training": time.perf_counter() - annotated}
+        seconds["training"] = time.perf_counter() - began
         metrics = {**means(results), **collected.metrics}
         yield Update(step, metrics, results[0] if results else {}, collected, num_tokens, seconds)
 

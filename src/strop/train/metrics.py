@@ -28,7 +28,18 @@ else:
 METRICS, EVENTS, STATUS = "metrics.jsonl", "events.jsonl", "status.json"
 
 Kind = Literal[
-    "start", "resume", "drop", "skip", "alarm", "checkpoint", "evaluate", "finish", "error", "nonfinite", "warning", "note"
+    "start",
+    "resume",
+    "drop",
+    "skip",
+    "alarm",
+    "checkpoint",
+    "evaluate",
+    "finish",
+    "error",
+    "nonfinite",
+    "warning",
+    "note",
 ]
 """What an event is."""
 

@@ -1,0 +1,183 @@
+"""The evaluate stage: sampled answers scored by rewards, or, without rewards, the likelihood of given ones.
+
+What a stage without rewards measures is decided by the rows: on pairs and rankings how often the better
+side is the likelier, on texts and prompts with answers the loss.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+from strop.data.chat import Chat
+from strop.evaluate.heldout import measures_of, objective_rows
+from strop.evaluate.likelihood import likelihoods
+from strop.evaluate.sampled import Evaluation, evaluate_samples, write_groups
+from strop.evaluate.statistics import Measure, paired
+from strop.model.forward import LanguageModel
+from strop.model.load import choose_device, load, load_tokenizer
+from strop.objectives import SFT
+from strop.recipes.context import Context, StageResult
+from strop.recipes.inputs import Encoded, Loaded, encode_all, load_groups, prompts_of
+from strop.recipes.settings import Data, EvaluateStage, Sampling
+from strop.rewards import load_rewards, score
+from strop.rollout.rollouts import Sampler
+from strop.rollout.sampler import Sampled, sample
+from strop.types import Group
+
+MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
+"""Packed tokens a forward holds at most where the recipe does not say."""
+COMPARED = ("preference", "ranking")
+TEXTS = ("language_modeling", "prompt_completion")
+
+Measured = tuple[dict[str, Measure], tuple[Group, ...]]
+"""Figures, and the rows they are of."""
+
+
+def evaluate(stage: EvaluateStage, context: Context) -> StageResult:
+    """Run the stage to its end."""
+    context.phase("loading")
+    assert stage.data is not None
+    load_rewards(stage.rewards)
+    data = load_groups(stage.data, context)
+    if stage.rewards:
+        return _sampled(stage, stage.data, data, context)
+    if data.kind in (*COMPARED, *TEXTS):
+        return _given(stage.data, data, context)
+    raise ValueError(
+        f"rewards: none, so the rows' own answers are evaluated, but rows of kind {data.kind} have none to compare; "
+        f"give rewards, or data of kind {', '.join((*COMPARED, *TEXTS))}"
+    )
+
+
+def sampler(model: LanguageModel, chat: Chat, sampling: Sampling, seed: int, num_samples: int) -> Sampler:
+    """Completions of prompts by a model, as the settings say."""
+
+    def draw(prompts: Sequence[tuple[int, ...]], step: int, first_index: int) -> list[list[Sampled]]:
+        with model.autocasting():
+            return sample(
+                model.module,
+                prompts,
+                num_samples=num_samples,
+                max_new_tokens=sampling.max_completion_length,
+                temperature=sampling.temperature,
+                seed=seed,
+                step=step,
+                stop_ids=chat.stop_ids,
+                stop_strings=sampling.stop,
+                decode=chat.decode if sampling.stop else None,
+                top_k=sampling.top_k,
+                top_p=sampling.top_p,
+                rows=sampling.rows,
+                first_index=first_index,
+                path="shared" if model.path == "packed" else "padded",
+            )
+
+    return draw
+
+
+def micro_batch_tokens(device: str) -> int:
+    """Packed tokens a forward holds at most on a device."""
+    return MICRO_BATCH_TOKENS["cuda" if device.startswith("cuda") else "cpu"]
+
+
+def num_positions(model: LanguageModel) -> int:
+    """Tokens a sequence of the model may have."""
+    return int(model.module.config.get_text_config().max_position_embeddings)
+
+
+# Sampled answers.
+
+
+def _sampled(stage: EvaluateStage, settings: Data, data: Loaded, context: Context) -> StageResult:
+    own = _answers(context.model, stage, settings, data.groups, context)
+    figures: dict[str, Measure] = {}
+    if context.baseline is not None:
+        asked = [replace(group, completions=()) for group in own.groups]
+        other = _answers(context.baseline, stage, settings, asked, context)
+        own = own.only({group.origin for group in other.groups})  # its tokenizer may leave no room for some
+        figures = own.against(other, seed=context.recipe.seed)
+    figures = own.measures(stage.num_samples, seed=context.recipe.seed) | figures
+    write_groups(context.stage_dir / "samples.jsonl", own.groups)
+    context.samples(0, own.groups[:3])
+    summary = {**data.summary, "kept": len(own.groups)}
+    return StageResult(figures, {"samples": "samples.jsonl"}, phases=own.seconds, data=summary)
+
+
+def _answers(path: str, stage: EvaluateStage, settings: Data, groups: Sequence[Group], context: Context) -> Evaluation:
+    model, chat = _open(path, settings, context)
+    budget = num_positions(model) - stage.sampling.max_completion_length
+    prompts = prompts_of(groups, chat, budget, context)
+    draw = sampler(model, chat, stage.sampling, context.seed, stage.num_samples)
+    context.begin({"model": path, "prompts": f"{len(prompts.groups)} x {stage.num_samples} answers"})
+    scores = partial(score, rewards=stage.rewards)
+    return evaluate_samples(prompts.groups, prompts.ids, draw, chat.decode, scores, context.phase)
+
+
+def _open(path: str, settings: Data, context: Context) -> tuple[LanguageModel, Chat]:
+    return _load(path, context), Chat(load_tokenizer(path), settings.system)
+
+
+def _load(path: str, context: Context) -> LanguageModel:
+    device, precision, seed = choose_device(context.recipe.device), context.recipe.precision, context.recipe.seed
+    return load(path, device=device, precision=precision, seed=seed, say=partial(context.event, "note"))
+
+
+# Given answers.
+
+
+def _given(settings: Data, data: Loaded, context: Context) -> StageResult:
+    """How likely the rows' own answers are, row by row into samples.jsonl as well."""
+    began = time.perf_counter()
+    model, chat = _open(context.model, settings, context)
+    limit = num_positions(model)
+    rows = encode_all(data.groups, chat, limit, context)
+    account = data.without(rows.dropped)
+    others: Encoded | None = None
+    if context.baseline is not None:
+        others = encode_all(rows.groups, Chat(load_tokenizer(context.baseline), settings.system), limit, context)
+        if others.dropped.reasons:
+            rows, account = encode_all(others.groups, chat, limit, context), account.without(others.dropped)
+    context.begin({"model": context.model, "data": account.said})
+    context.phase("evaluating")
+    measured = _preferences if data.kind in COMPARED else _losses
+    figures, groups = measured(model, rows, context, others)
+    write_groups(context.stage_dir / "samples.jsonl", groups)
+    seconds = {"evaluating": time.perf_counter() - began}
+    return StageResult(figures, {"samples": "samples.jsonl"}, phases=seconds, data=account.summary)
+
+
+def _preferences(model: LanguageModel, rows: Encoded, context: Context, others: Encoded | None) -> Measured:
+    """Which side of each pair is the likelier, and against a baseline which became so."""
+    seed = context.recipe.seed
+    ours = likelihoods(model, rows.tokens, micro_batch_tokens(model.device), model.device)
+    if others is None:
+        return ours.measures(seed=seed), ours.scored(rows.groups, ours.sums)
+    baseline = _baseline(context)
+    theirs = likelihoods(baseline, others.tokens, micro_batch_tokens(baseline.device), baseline.device)
+    figures = ours.measures(seed=seed) | ours.against(theirs, seed=seed)
+    return figures, ours.scored(rows.groups, ours.rewards(theirs))
+
+
+def _losses(model: LanguageModel, rows: Encoded, context: Context, others: Encoded | None) -> Measured:
+    """The loss of each row's answer; against a baseline also how much it changed."""
+    ours = objective_rows(model, rows.tokens, SFT(), micro_batch_tokens(model.device), model.device)
+    figures = measures_of(ours, SFT())
+    if others is not None:
+        baseline = _baseline(context)
+        theirs = objective_rows(baseline, others.tokens, SFT(), micro_batch_tokens(baseline.device), baseline.device)
+        for name in ("eval_loss", "eval_mean_token_accuracy"):
+            pairs = ([[value] for value in side[name]] for side in (ours, theirs))
+            figures[f"delta/{name}"] = paired(*pairs, seed=context.recipe.seed)
+    groups = [
+        replace(g, completions=(replace(g.completions[0], rewards={"loss": loss}, score=-loss),))
+        for g, loss in zip(rows.groups, ours["eval_loss"], strict=True)
+    ]
+    return figures, tuple(groups)
+
+
+def _baseline(context: Context) -> LanguageModel:
+    assert context.baseline is not None
+    return _load(context.baseline, context)
