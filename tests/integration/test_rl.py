@@ -62,9 +62,9 @@ def test_steps_without_a_group_are_counted_and_logged_and_change_nothing(
 
 
 def test_unscorable_rewards_are_counted_and_not_trained(tiny: Any, small_runs: Any, tmp_path: Path) -> None:
-    code = "def odd(completion, row):\n    return None if len(completion) % 2 else float(len(set(completion)))\n"
-    (tiny.folder / "odd.py").write_text(code)
-    some = stage(tiny, rewards=[{"name": "custom", "function": f"{tiny.path('odd.py')}:odd", "label": "odd"}])
+    code = "def some(completion, row):\n    return float(len(set(completion))) if len(completion) % 3 else None\n"
+    (tiny.folder / "some.py").write_text(code)
+    some = stage(tiny, rewards=[{"name": "custom", "function": f"{tiny.path('some.py')}:some", "label": "some"}])
     rows = small_runs.numbers(strop.run(tiny.recipe(tmp_path, some), display="quiet").path)
     assert 0 < rows[0]["rewards/unscorable"] < 9 and "loss" in rows[0]
 

@@ -164,7 +164,7 @@ class _Cascade(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         query, key, value, result, lse = ctx.saved_tensors
         q, k, v = _by_kv_head(query, key, value)
         num_kv, repeat, length, width = q.shape

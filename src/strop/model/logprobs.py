@@ -62,7 +62,7 @@ class _Head(torch.autograd.Function):
     @staticmethod
     def backward(
         ctx: Any, grad: Tensor, grad_entropy: Tensor, _: Tensor
-    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:  # type: ignore[override]
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         hidden, weight, target, lse, entropy = ctx.saved_tensors
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None

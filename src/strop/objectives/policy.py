@@ -8,7 +8,7 @@ is the objective's reduction.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from strop.batch import SEQUENCE_MEAN, TOKEN_MEAN, Batch, Outputs, Reduction, Terms, constant_mean
 from strop.lazy import lazy_module
@@ -76,6 +76,8 @@ class GRPO:
         constant_length: that length; the sampling limit is the usual value.
     """
 
+    wants: ClassVar[frozenset[str]] = frozenset({"entropy"})
+
     name: Literal["grpo"] = "grpo"
     clip_low: float = 0.2
     clip_high: float = 0.28
@@ -98,10 +100,6 @@ class GRPO:
     def needs(self) -> frozenset[str]:
         columns = {"advantages", "old_logprobs"}
         return frozenset(columns | {"ref_logprobs"} if self.beta > 0 else columns)
-
-    @property
-    def wants(self) -> frozenset[str]:
-        return frozenset({"entropy"})
 
     @property
     def reductions(self) -> tuple[Reduction, ...]:

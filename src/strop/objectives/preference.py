@@ -8,7 +8,7 @@ All losses are one number a pair, unreduced; a step's loss is their mean over it
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from strop.batch import (
     CHOSEN_TOKEN_MEAN,
@@ -76,6 +76,9 @@ class DPO:
             chosen tokens of the step (Llama 3 uses 0.2; its normaliser is not published).
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset({"ref_logprobs"})
+    wants: ClassVar[frozenset[str]] = frozenset()
+
     name: Literal["dpo"] = "dpo"
     beta: float = 0.1
     label_smoothing: float = 0.0
@@ -85,14 +88,6 @@ class DPO:
         _check(beta=self.beta, nll_weight=self.nll_weight)
         if not 0 <= self.label_smoothing < 0.5:
             raise ValueError(f"label_smoothing must be in [0, 0.5), got {self.label_smoothing}")
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"ref_logprobs"})
-
-    @property
-    def wants(self) -> frozenset[str]:
-        return frozenset()
 
     @property
     def reductions(self) -> tuple[Reduction, ...]:
@@ -108,20 +103,15 @@ class DPO:
 class Hinge:
     """Hinge (RSO) preference loss; attributes as in `DPO`."""
 
+    needs: ClassVar[frozenset[str]] = frozenset({"ref_logprobs"})
+    wants: ClassVar[frozenset[str]] = frozenset()
+
     name: Literal["hinge"] = "hinge"
     beta: float = 0.1
     nll_weight: float = 0.0
 
     def __post_init__(self) -> None:
         _check(beta=self.beta, nll_weight=self.nll_weight)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"ref_logprobs"})
-
-    @property
-    def wants(self) -> frozenset[str]:
-        return frozenset()
 
     @property
     def reductions(self) -> tuple[Reduction, ...]:
@@ -140,20 +130,15 @@ class IPO:
     Attributes: tau: regularisation; the target margin is 1/(2 tau) nats a token. nll_weight as in `DPO`.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset({"ref_logprobs"})
+    wants: ClassVar[frozenset[str]] = frozenset()
+
     name: Literal["ipo"] = "ipo"
     tau: float = 0.1
     nll_weight: float = 0.0
 
     def __post_init__(self) -> None:
         _check(tau=self.tau, nll_weight=self.nll_weight)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"ref_logprobs"})
-
-    @property
-    def wants(self) -> frozenset[str]:
-        return frozenset()
 
     @property
     def reductions(self) -> tuple[Reduction, ...]:
@@ -172,20 +157,15 @@ class IPOSum:
     Attributes: tau: regularisation; the target margin is 1/(2 tau) nats. nll_weight as in `DPO`.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset({"ref_logprobs"})
+    wants: ClassVar[frozenset[str]] = frozenset()
+
     name: Literal["ipo_sum"] = "ipo_sum"
     tau: float = 0.1
     nll_weight: float = 0.0
 
     def __post_init__(self) -> None:
         _check(tau=self.tau, nll_weight=self.nll_weight)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"ref_logprobs"})
-
-    @property
-    def wants(self) -> frozenset[str]:
-        return frozenset()
 
     @property
     def reductions(self) -> tuple[Reduction, ...]:

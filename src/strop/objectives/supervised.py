@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from strop.batch import SEQUENCE_MEAN, TOKEN_MEAN, Batch, Outputs, Reduction, Terms
 
@@ -28,16 +28,11 @@ class SFT:
         sequence's tokens first, so that short answers count as much as long ones.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset()
+    wants: ClassVar[frozenset[str]] = frozenset({"entropy", "correct"})
+
     name: Literal["sft"] = "sft"
     average: Literal["token", "sequence"] = "token"
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset()
-
-    @property
-    def wants(self) -> frozenset[str]:
-        return frozenset({"entropy", "correct"})
 
     @property
     def reductions(self) -> tuple[Reduction, ...]:

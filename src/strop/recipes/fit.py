@@ -25,6 +25,9 @@ from strop.train.memory import peak_memory_mb
 
 CLOSING_STEPS = 10
 """A stage's closing training figures are means over its last steps."""
+IDLE_STEPS = 5
+"""So many steps in a row without an update raise an alarm."""
+NOTHING = "every group's rewards were equal or unscorable"
 CLOSING = ("loss", "mean_token_accuracy", "rewards/accuracies", "rewards/margins", "reward", "kl", "entropy")
 
 
@@ -55,6 +58,8 @@ class Job:
     phases: dict[str, float] = field(default_factory=dict)
     num_tokens: int = 0
     checked: bool = False
+    idle: int = 0
+    idle_in_a_row: int = 0
     before: dict[str, Measure] = field(default_factory=dict)
     recent: deque[dict[str, float]] = field(default_factory=lambda: deque(maxlen=CLOSING_STEPS))
 
@@ -110,6 +115,7 @@ def _log(job: Job, update: Update) -> None:
     if not job.checked and update.first and job.check_first is not None:
         job.check_first(update.first)
         job.checked = True
+    _watch(job, update)
     job.num_tokens += update.num_tokens
     for name, seconds in update.seconds.items():
         _spent(job, name, seconds)
@@ -123,6 +129,17 @@ def _log(job: Job, update: Update) -> None:
     if update.metrics.get("train/nonfinite", 0) and not math.isfinite(update.metrics.get("loss", 0.0)):
         job.context.event("nonfinite", "the loss was not finite; the step was skipped", step=update.step)
     job.context.step(update.step, job.steps, metrics)
+
+
+def _watch(job: Job, update: Update) -> None:
+    """Count steps without an update, and say when they pile up."""
+    job.idle_in_a_row = 0 if update.first else job.idle_in_a_row + 1
+    job.idle += not update.first
+    if job.idle_in_a_row == IDLE_STEPS:
+        text = f"{IDLE_STEPS} steps in a row trained nothing: {NOTHING}; look at the rewards and their reasons"
+        job.context.event("alarm", text, step=update.step)
+    if update.step + 1 == job.steps and 2 * job.idle > job.steps:
+        job.context.event("alarm", f"{job.idle} of {job.steps} steps trained nothing: {NOTHING}", step=update.step)
 
 
 def _spent(job: Job, phase: str, seconds: float) -> None:
@@ -158,6 +175,7 @@ def _resume(job: Job) -> int:
     job.learner.skipped_in_a_row = int(found.state["skipped_in_a_row"])
     job.num_tokens = int(found.state["num_tokens"])
     job.checked = job.learner.updates > 0
+    job.idle, job.idle_in_a_row = int(found.state["idle"]), int(found.state["idle_in_a_row"])
     job.phases.update(found.state["phases"])
     job.before = {name: Measure.from_json(value) for name, value in found.state["before"].items()}
     job.recent.extend(found.state["recent"])
@@ -181,6 +199,8 @@ def _save(job: Job, step: int) -> None:
         "skipped": job.learner.skipped,
         "skipped_in_a_row": job.learner.skipped_in_a_row,
         "num_tokens": job.num_tokens,
+        "idle": job.idle,
+        "idle_in_a_row": job.idle_in_a_row,
         "phases": dict(job.phases),
         "before": {name: measure.to_json() for name, measure in job.before.items()},
         "recent": [{k: v for k, v in row.items() if math.isfinite(v)} for row in job.recent],

@@ -137,7 +137,7 @@ class _Loader(Reader, Scanner, Parser, Composer, _Resolver):
         return bool(self.peek() == "@" or super().check_plain())
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
+        event = self.peek_event()
         line = event.start_mark.line + 1
         if isinstance(event, yaml.AliasEvent):
             self._aliases += 1

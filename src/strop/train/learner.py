@@ -67,7 +67,7 @@ class Learner:
             outputs = forward(self.model, batch, temperature=self.temperature, wants=self.objective.wants)
             terms = self.objective(outputs, batch)
             loss = weighted_loss(terms, batch, reductions, totals)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             total_loss += float(loss.detach())
             for name, values in terms.metrics.items():
                 sums.add(name, values)
