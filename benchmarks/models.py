@@ -72,7 +72,7 @@ def save_model(shape: Shape, folder: Path, *, stops: bool, seed: int = 0) -> int
     model = Qwen3ForCausalLM(config)
     model.save_pretrained(folder)
     _tokenizer(shape, stop_id).save_pretrained(folder)
-    return model.num_parameters()
+    return int(model.num_parameters())
 
 
 def stop_token(shape: Shape, *, stops: bool) -> int:

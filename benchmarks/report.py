@@ -54,13 +54,13 @@ def memory_ratio(result: Mapping[str, Any]) -> float:
 
 def floor_share(side: Mapping[str, Any], result: Mapping[str, Any]) -> float:
     """The time a step's matmuls need at the measured rate, over the time it took; median."""
-    tokens = zip(side["seconds"], result["flops"], strict=True)
-    return median(flops / result["flops_per_s"] / seconds for seconds, flops in tokens)
+    steps = zip(side["seconds"], result["flops"], strict=True)
+    return float(median(flops / result["flops_per_s"] / seconds for seconds, flops in steps))
 
 
 def rollout_rate(side: Mapping[str, Any], cell: Cell) -> float:
     """Sampled tokens a second within the rollout; median."""
-    return median(cell.groups * NUM_GENERATIONS * cell.response / seconds for seconds in side["rollout_s"])
+    return float(median(cell.groups * NUM_GENERATIONS * cell.response / seconds for seconds in side["rollout_s"]))
 
 
 def line(cell: Cell, column: str, result: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import runpy
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
@@ -148,3 +149,26 @@ def weights(run: Path, stage: str) -> dict[str, bytes]:
 def summary(run: Path) -> dict[str, Any]:
     value: dict[str, Any] = json.loads((run / "summary.json").read_text())
     return value
+
+
+def write_small_qwen3(folder: Path, texts: Iterable[str], vocab_size: int = 2048) -> None:
+    """A folder with a config and no weights, and a byte-level BPE tokenizer of the texts with ChatML's tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    folder.mkdir(parents=True)
+    control = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=control, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    named = {"eos_token": control[0], "pad_token": control[0], "tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(named))
+    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    more = {"head_dim": 16, "intermediate_size": 128, "max_position_embeddings": 1024, "tie_word_embeddings": True}
+    kind = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "vocab_size": vocab_size, "eos_token_id": 0}
+    (folder / "config.json").write_text(json.dumps({**kind, **shape, **more, "dtype": "float32"}))

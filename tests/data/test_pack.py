@@ -124,7 +124,8 @@ def test_a_completion_that_ends_where_others_go_on() -> None:
     sequences = tuple(EncodedSequence(ids[:n], (True,) * n) for n in (34, 60, 45))
     (batch,) = pack([EncodedGroup((1,), sequences)], max_tokens=WHOLE).batches
     assert batch.input_ids.shape[0] == 1 + 33 + (59 - 33) + (44 - 33)
-    assert batch.layout.leaf[0] == batch.layout.parent[batch.layout.leaf[1]] == batch.layout.parent[batch.layout.leaf[2]]
+    ended, *others = batch.layout.leaf
+    assert [batch.layout.parent[leaf] for leaf in others] == [ended, ended]
     for s, n in enumerate((34, 60, 45)):
         assert [target for _, target in replay(batch, s)] == list(ids[:n])
 
@@ -143,7 +144,8 @@ def test_numbering(toys) -> None:
     groups = [toys.group((i,), *[(j, j, j) for j in range(1 + i)]) for i in range(4)]
     for max_tokens in (WHOLE, 9):
         for batch in pack(groups, max_tokens=max_tokens).batches:
-            assert batch.seq.tolist() == sorted(batch.seq.tolist()) and batch.group.tolist() == sorted(batch.group.tolist())
+            for column in (batch.seq, batch.group):
+                assert column.tolist() == sorted(column.tolist())
             owners = batch.input_ids[[batch.layout.start[batch.layout.path(leaf)[0]] for leaf in batch.layout.leaf]]
             first = {0: 0, 1: 1, 2: 3, 3: 6}
             assert [first[g] + p for g, p in zip(owners.tolist(), batch.place.tolist(), strict=True)] == list(
@@ -192,9 +194,10 @@ def test_columns_go_with_what_they_describe(max_tokens: int, splittable: bool) -
         }  # fmt: skip
         for s, number in enumerate(batch.sequence_ids):
             first = 0 if groups[owner[number]].prompt_ids else 1
-            numbers = [v for v, t in zip(sequences[number].columns["per_token"][first:], sequences[number].trained[first:], strict=True) if t]
+            sequence = sequences[number]
+            numbers = [v for v in sequence.columns["per_token"][first:] if not math.isnan(v)]
             assert batch.columns["per_token"][batch.seq == s].tolist() == numbers
-            assert float(batch.columns["per_sequence"][s]) == len(sequences[number].ids)
+            assert float(batch.columns["per_sequence"][s]) == len(sequence.ids)
             assert float(batch.columns["per_group"][batch.group[s]]) == owner[number]
         assert not any(bool(c.isnan().any()) for c in batch.columns.values())
 
@@ -216,3 +219,11 @@ def test_metrics_pass_through_and_an_empty_step_is_refused(toys) -> None:
     assert pack([toys.group((1,), (2,))], max_tokens=9, metrics={"data/empty": 2.0}).metrics == {"data/empty": 2.0}
     with pytest.raises(AssertionError, match="at least one group"):
         pack([], max_tokens=9)
+
+
+def test_a_lone_token_without_a_prompt_is_refused(toys) -> None:
+    """Nothing predicts it; its segment would be empty."""
+    with pytest.raises(AssertionError, match="nothing to predict it"):
+        pack([toys.group((), (5,))], max_tokens=9)
+    (batch,) = pack([toys.group((), (5,))], max_tokens=9, read_last=True).batches
+    assert batch.input_ids[batch.last].tolist() == [5] and batch.num_tokens == 0

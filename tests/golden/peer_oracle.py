@@ -51,7 +51,7 @@ class Padded:
         (grad,) = torch.autograd.grad(loss, self.leaf)
         return Answer(
             loss=float(loss.detach()),
-            grad=[part.tolist() for part in grad.split(self.lengths)],
+            grad=[part.tolist() for part in torch.split(grad, self.lengths)],
             metrics={name: float(values[-1]) for name, values in sorted(metrics.items())},
         )
 

@@ -144,13 +144,13 @@ def test_live_model() -> None:
     assert model.path == "packed"
     (batch,) = pack(groups, max_tokens=1_000).batches
     outputs = forward(model, batch)
-    (-outputs.logprobs.mean()).backward()
+    torch.autograd.backward(-outputs.logprobs.mean())
 
     rows = [(p, c) for p, row in zip(prompts, answers, strict=True) for c in row]
     ids, mask, labels = padded_rows(rows)
     add_fused_lm_head(theirs)
     result = theirs(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True)
-    result.loss.backward()
+    torch.autograd.backward(result.loss)
 
     # Our sequences stand in the packer's order; their targets tell which is which.
     expected = {tuple(c): result.log_probs[i][labels[i, 1:] != -100] for i, (_, c) in enumerate(rows)}

@@ -90,7 +90,7 @@ def expected(kind: str, logits: Tensor, reference: Tensor) -> tuple[float, Tenso
     logprobs = logits.log_softmax(0)
     values = kl_penalty(logprobs, reference, ratio(logprobs, logprobs.detach()), kind)
     mean = (logprobs.detach().exp() * values).sum()  # weights detached: the tokens were drawn before
-    return float(mean), torch.autograd.grad(mean, logits)[0]
+    return float(mean.detach()), torch.autograd.grad(mean, logits)[0]
 
 
 def kl_gradient(of: str) -> Tensor:
@@ -117,7 +117,8 @@ def test_k2_is_the_mean_square_over_two() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "of"), [("k1", "nothing"), ("k2", "policy"), ("k3", "reference"), ("ratio_k1", "policy"), ("ratio_k3", "policy")]
+    ("kind", "of"),
+    [("k1", "nothing"), ("k2", "policy"), ("k3", "reference"), ("ratio_k1", "policy"), ("ratio_k3", "policy")],
 )
 def test_kl_gradient_in_the_loss(kind: str, of: str) -> None:
     """k1 regularises nothing; k2 and both with the ratio give KL(policy || reference), k3 the other direction."""
@@ -139,16 +140,20 @@ def test_kl_is_zero_at_the_reference_and_finite_far_away(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradcheck_kl(kind: str) -> None:
     old = numbers(5, 3)
-    assert torch.autograd.gradcheck(
-        lambda new, ref: kl_penalty(new, ref, ratio(new, old), kind), (numbers(5, 4, grad=True), numbers(5, 5, grad=True))
-    )
+
+    def penalty(new: Tensor, ref: Tensor) -> Tensor:
+        return kl_penalty(new, ref, ratio(new, old), kind)
+
+    assert torch.autograd.gradcheck(penalty, (numbers(5, 4, grad=True), numbers(5, 5, grad=True)))
 
 
 def test_gradcheck_clip() -> None:
     old, advantages = numbers(20, 6), torch.linspace(-1, 1, 20, dtype=torch.float64)
-    assert torch.autograd.gradcheck(
-        lambda new: clipped_loss(ratio(new, old), advantages, clip_low=0.2, clip_high=0.28), (numbers(20, 7, grad=True),)
-    )
+
+    def loss(new: Tensor) -> Tensor:
+        return clipped_loss(ratio(new, old), advantages, clip_low=0.2, clip_high=0.28)
+
+    assert torch.autograd.gradcheck(loss, (numbers(20, 7, grad=True),))
 
 
 # The binding.

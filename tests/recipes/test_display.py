@@ -7,14 +7,24 @@ from typing import Any
 
 import pytest
 
-from strop.recipes.display import Json, Live, Plain, Quiet, clean, duration, make, measures, shown
+from strop.recipes.display import Json, Live, Plain, Quiet, make, shown
 from strop.types import Completion, Group
 
 LINE = {"stage": "dpo", "step": 4, "loss": 0.69314, "rewards/margins": 0.5, "grad_norm": None, "tokens_per_s": 12345.6}
 SUMMARY: dict[str, Any] = {
     "stages": [
-        {"name": "eval", "metrics": {"accuracy": {"value": 0.5, "low": 0.43, "high": 0.57, "n": 200}}},
-        {"name": "dpo", "metrics": {"loss": {"value": 0.61, "low": None, "high": None, "n": 10}}},
+        {
+            "name": "eval",
+            "kind": "evaluate",
+            "seconds": 1.0,
+            "metrics": {"accuracy": {"value": 0.5, "low": 0.43, "high": 0.57, "n": 200}},
+        },
+        {
+            "name": "dpo",
+            "kind": "preference",
+            "seconds": 42.0,
+            "metrics": {"train/loss": {"value": 0.61, "low": None, "high": None, "n": 10}},
+        },
     ]
 }
 
@@ -56,7 +66,8 @@ def test_plain_prints_due_steps_only_and_at_most_twelve_lines_at_the_start() -> 
     drive(Plain(out := io.StringIO()))
     steps = [line for line in out.getvalue().splitlines() if line.startswith("dpo ") and "/60" in line]
     assert steps == ["dpo 5/60  loss 0.6931  rewards/margins 0.5  12,346 tokens/s"]
-    assert "eval  accuracy  0.5  [0.43, 0.57]  n=200" in out.getvalue()
+    assert "  dpo  loss 0.61  (last steps)  42 s" in out.getvalue()
+    assert "  accuracy  0.50 [0.43, 0.57]" in out.getvalue()
     assert "\x1b" not in out.getvalue()
 
 
@@ -73,11 +84,8 @@ def test_live_shows_text_of_models_as_text() -> None:
     drive(Live(out))
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
     assert "[red]be [31mcause" in plain
-    assert "95 % interval" in plain and "report: runs/x/report.html" in plain
+    assert "0.50 [0.43, 0.57]" in plain and "report: runs/x/report.html" in plain
 
 
-def test_small_words() -> None:
-    assert [duration(s) for s in (42, 200, 7500)] == ["42 s", "3 min 20 s", "2 h 05 min"]
-    assert clean("a\nb\x1b[0m" + "x" * 500, 10) == "a b [0m..."
+def test_a_step_shows_what_it_has() -> None:
     assert shown({"loss": 1.0, "step": 3}) == ["loss 1"]
-    assert measures({}) == []

@@ -144,9 +144,7 @@ def test_no_groups_no_work(model: LanguageModel, runs: list[int]) -> None:
 def test_splitting_changes_nothing(model: LanguageModel, toys) -> None:
     """A budget of one token spreads each group's sequences; their numbers find their way back."""
     groups = toys.ragged(5, vocab=80, sizes=(3, 1, 4))
-    whole, split = (
-        sequence_logprobs(model, groups, temperature=1.0, max_tokens=n, device="cpu") for n in (1 << 30, 1)
-    )
+    whole, split = (sequence_logprobs(model, groups, temperature=1.0, max_tokens=n, device="cpu") for n in (1 << 30, 1))
     for ours, theirs in zip(whole, split, strict=True):
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=2e-5)

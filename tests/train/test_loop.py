@@ -102,8 +102,8 @@ def test_tokens_are_counted_with_the_prompt_for_each_completion(toys) -> None:
 
 def test_a_step_without_groups_makes_no_update(toys) -> None:
     """As when every group was all right or all wrong."""
-    learner = Recording()
-    (update,) = run(learner, lambda step: Collected((), {"frac_reward_zero_std": 1.0}), steps=1, passes=Passes(passes=3))
+    learner, collected = Recording(), Collected((), {"frac_reward_zero_std": 1.0})
+    (update,) = run(learner, lambda step: collected, steps=1, passes=Passes(passes=3))
     assert learner.seen == [] and update.first == {} and update.metrics == {"frac_reward_zero_std": 1.0}
 
 

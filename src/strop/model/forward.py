@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from strop.batch import Batch, Outputs
 from strop.model import attention
 from strop.model.logprobs import token_logprobs
+from strop.model.tail import only
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class LanguageModel:
         plain_head: logits are hidden states times the output embedding, nothing more; otherwise
             the model's own head is called and its logits of the trained positions exist at once.
         why: why the padded path or the model's own head is used; empty where neither is.
+        tail: the last layer's feed-forward block, where it may be run on part of the rows.
         autocast: dtype of the matrix products where the weights are kept in fp32; None: the weights' own.
     """
 
@@ -37,6 +39,7 @@ class LanguageModel:
     path: Literal["packed", "padded"] = "packed"
     plain_head: bool = True
     why: str = ""
+    tail: torch.nn.Module | None = None
     autocast: torch.dtype | None = None
 
     @property
@@ -72,7 +75,7 @@ def forward(model: LanguageModel, batch: Batch, *, temperature: float = 1.0, wan
             logits = _padded(model.module, batch, head=True)
         return _from_logits(logits.float() / temperature, batch.target, stats)
     with model.autocasting():
-        hidden = _packed(model.module, batch) if model.path == "packed" else _padded(model.module, batch, head=False)
+        hidden = _packed(model, batch) if model.path == "packed" else _padded(model.module, batch, head=False)
     if model.autocast is not None:
         hidden = hidden.to(model.autocast)
     weight = model.module.get_output_embeddings().weight
@@ -87,14 +90,18 @@ def backbone(module: PreTrainedModel) -> Any:
     return module.base_model
 
 
-def _packed(module: PreTrainedModel, batch: Batch) -> Tensor:
+def _packed(model: LanguageModel, batch: Batch) -> Tensor:
     """Hidden states [N, d] that predict the trained tokens."""
-    hidden = backbone(module)(
-        input_ids=batch.input_ids.unsqueeze(0),
-        position_ids=batch.position_ids.unsqueeze(0),
-        strop_plan=attention.plan(batch.layout, batch.position_ids),
-        use_cache=False,
-    ).last_hidden_state[0]
+    length = batch.input_ids.shape[0]
+    read = torch.zeros(length, dtype=torch.bool, device=batch.input_ids.device)
+    read[batch.predictor] = True
+    with only(model.tail, read.nonzero().squeeze(-1), length):
+        hidden = backbone(model.module)(
+            input_ids=batch.input_ids.unsqueeze(0),
+            position_ids=batch.position_ids.unsqueeze(0),
+            strop_plan=attention.plan(batch.layout, batch.position_ids),
+            use_cache=False,
+        ).last_hidden_state[0]
     selected: Tensor = hidden.index_select(0, batch.predictor)
     return selected
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils import logging as transformers_logging
@@ -23,6 +24,7 @@ from strop.data.pack import pack
 from strop.model import attention
 from strop.model.forward import LanguageModel, forward, unroll
 from strop.model.norms import fuse_norms
+from strop.model.tail import find_tail
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -54,17 +56,36 @@ def load(
     kind = torch.float32 if trainable else computed
     try:
         if _has_weights(path):
-            module = AutoModelForCausalLM.from_pretrained(path, dtype=kind, trust_remote_code=trust_remote_code)
+            module = _read(path, kind, trust_remote_code)
         else:
             say(f"{path} has a config and no weights: starting from random weights (seed {seed})")
             config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 module = AutoModelForCausalLM.from_config(config, dtype=kind, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"cannot load a causal language model from {path!r}: {_first_line(error)}") from error
     model = prepare(module.to(device), gradient_checkpointing=gradient_checkpointing, say=say)
     return model if computed == kind else replace(model, autocast=computed)
+
+
+def _read(path: str, kind: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
+    """The model with its weights, all of them: transformers would draw what is missing at random."""
+    module, found = AutoModelForCausalLM.from_pretrained(
+        path,
+        dtype=kind,
+        trust_remote_code=trust_remote_code,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # we say which, below
+    )
+    for name, saved, wanted in sorted(found["mismatched_keys"]):
+        raise ValueError(
+            f"{name}: {list(saved)} in the file, {list(wanted)} by the config; they do not belong together"
+        )
+    for name in sorted(found["missing_keys"]):
+        raise ValueError(f"no {name} in the files ({len(found['missing_keys'])} weights are missing)")
+    model: PreTrainedModel = module
+    return model
 
 
 def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
@@ -92,7 +113,8 @@ def prepare(
     if model.why:
         say(f"{type(module).__name__}: {model.why}")
     module.train()  # only so that gradient checkpointing, which transformers ties to it, can act
-    if gradient_checkpointing:
+    if gradient_checkpointing:  # layers run again in the backward, when the rows are no longer known
+        model = replace(model, tail=None)
         module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model
 
@@ -129,7 +151,7 @@ def disable_dropout(module: PreTrainedModel) -> None:
 
 def _zero_rates(owner: object) -> None:
     for name, value in list(vars(owner).items()):
-        if isinstance(value, float) and any(word in name for word in ("dropout", "pdrop", "layerdrop", "jitter_noise")):
+        if isinstance(value, float) and ("drop" in name or "jitter" in name):
             setattr(owner, name, 0.0)
 
 
@@ -139,7 +161,7 @@ def choose_path(module: PreTrainedModel) -> LanguageModel:
     if not _plain_head(module, batch):
         return LanguageModel(module, path="padded", plain_head=False, why="its output head is not plain; it is padded")
     own = module.config._attn_implementation
-    candidate = LanguageModel(module)
+    candidate = LanguageModel(module, tail=find_tail(module))
     with torch.no_grad():
         want = forward(LanguageModel(module, path="padded"), batch).logprobs
         try:
@@ -154,7 +176,9 @@ def choose_path(module: PreTrainedModel) -> LanguageModel:
     if worked:
         return candidate
     module.set_attn_implementation(own)
-    return replace(candidate, path="padded", why=f"no shared-prefix attention ({why}); prompts are padded and repeated")
+    return replace(
+        candidate, path="padded", tail=None, why=f"no shared-prefix attention ({why}); prompts are padded and repeated"
+    )
 
 
 def _plain_head(module: PreTrainedModel, batch: Batch) -> bool:

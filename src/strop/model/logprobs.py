@@ -1,19 +1,21 @@
 """Log-probs of given tokens from hidden states, never holding [tokens, vocabulary].
 
-Tokens are taken in chunks: a chunk's logits are made, reduced to log-sum-exp, the target's logit
-and (where asked) the entropy, and thrown away; the backward makes them again. Everything after
-the matrix product is fp32.
+Logits are made one tile at a time, some tokens by some of the vocabulary, reduced to running
+log-sum-exp, the target's logit and (where asked) entropy, and thrown away; the backward makes
+them again. The vocabulary is the outer loop there, so each row of the embedding is read once and
+its gradient written once. Everything after the matrix product is fp32.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-CHUNK = 256
-"""Tokens whose logits exist at one time."""
+TOKENS, VOCABULARY = 1024, 4096
+"""A tile's size: 16 MiB in fp32."""
 
 
 def token_logprobs(
@@ -37,23 +39,16 @@ class _Head(torch.autograd.Function):
         num_tokens = hidden.shape[0]
         logprobs, lse = hidden.new_empty(2, num_tokens, dtype=torch.float32)
         entropy, correct = hidden.new_empty(2, num_tokens if stats else 0, dtype=torch.float32)
-        buffer = _Logits(hidden, weight, temperature)
-        for start in range(0, num_tokens, CHUNK):
-            rows = slice(start, min(start + CHUNK, num_tokens))
-            logits = buffer.chunk(rows)
-            top = logits.amax(-1, keepdim=True)
-            at_target = logits.gather(-1, target[rows].unsqueeze(-1))
-            logits.sub_(top)
+        tiles = _Tiles(hidden, weight, temperature)
+        for rows in _parts(num_tokens, TOKENS):
+            running = _Running(target[rows], stats)
+            for columns in _parts(weight.shape[0], VOCABULARY):
+                running.add(tiles.logits(rows, columns), columns)
+            lse[rows] = running.top + running.total.log()
+            logprobs[rows] = running.at_target - lse[rows]
             if stats:
-                shifted = logits.clone()
-            total = logits.exp_().sum(-1, keepdim=True)
-            log_total = total.log()
-            logprobs[rows] = (at_target - top - log_total).squeeze(-1)
-            lse[rows] = (top + log_total).squeeze(-1)
-            if stats:
-                mean = torch.linalg.vecdot(logits, shifted).unsqueeze(-1) / total
-                entropy[rows] = (log_total - mean).squeeze(-1)
-                correct[rows] = (at_target >= top).squeeze(-1).float()
+                entropy[rows] = running.total.log() - running.moment / running.total
+                correct[rows] = (running.at_target >= running.top).float()
         ctx.save_for_backward(hidden, weight, target, lse, entropy)
         ctx.temperature, ctx.stats = temperature, stats
         ctx.mark_non_differentiable(correct)
@@ -65,41 +60,86 @@ class _Head(torch.autograd.Function):
     ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         hidden, weight, target, lse, entropy = ctx.saved_tensors
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
-        grad_hidden = torch.empty_like(hidden) if wants_hidden else None
-        grad_weight = torch.zeros_like(weight) if wants_weight else None
-        through_entropy = ctx.stats and bool((grad_entropy != 0).any())
-        buffer = _Logits(hidden, weight, ctx.temperature)
-        for start in range(0, hidden.shape[0], CHUNK):
-            rows = slice(start, min(start + CHUNK, hidden.shape[0]))
-            logits = buffer.chunk(rows).sub_(lse[rows].unsqueeze(-1))
-            slope = grad[rows].unsqueeze(-1) / ctx.temperature
-            if through_entropy:  # d entropy / d logit = -p (log p + entropy)
-                bend = grad_entropy[rows].unsqueeze(-1) / ctx.temperature
-                wanted = (logits + entropy[rows].unsqueeze(-1)).mul_(bend).add_(slope)
-                logits.exp_().mul_(wanted).neg_()
-            else:
-                logits.exp_().mul_(-slope)
-            logits.scatter_add_(-1, target[rows].unsqueeze(-1), slope)
-            delta = logits.to(hidden.dtype)
-            if grad_hidden is not None:
-                torch.mm(delta, weight, out=grad_hidden[rows])
-            if grad_weight is not None:
-                grad_weight.addmm_(delta.t(), hidden[rows])
+        grad_hidden = torch.zeros_like(hidden) if wants_hidden else None
+        grad_weight = torch.empty_like(weight) if wants_weight else None
+        bend = grad_entropy if ctx.stats and bool((grad_entropy != 0).any()) else None
+        tiles = _Tiles(hidden, weight, ctx.temperature)
+        for columns in _parts(weight.shape[0], VOCABULARY):
+            for rows in _parts(hidden.shape[0], TOKENS):
+                delta = tiles.logits(rows, columns).sub_(lse[rows].unsqueeze(-1))
+                slope = grad[rows].unsqueeze(-1)
+                if bend is None:
+                    delta.exp_().mul_(-slope)
+                else:  # d entropy / d logit = -p (log p + entropy)
+                    rise = (delta + entropy[rows].unsqueeze(-1)).mul_(bend[rows].unsqueeze(-1)).add_(slope)
+                    delta.exp_().mul_(rise).neg_()
+                place, inside = _within(target[rows], columns)
+                delta.scatter_add_(-1, place, slope * inside)
+                delta = delta.div_(ctx.temperature).to(hidden.dtype)
+                if grad_hidden is not None:
+                    grad_hidden[rows].addmm_(delta, weight[columns])
+                if grad_weight is not None:
+                    grad_weight[columns].addmm_(delta.t(), hidden[rows], beta=0 if rows.start == 0 else 1)
+        if grad_weight is not None and hidden.shape[0] == 0:
+            grad_weight.zero_()
         return grad_hidden, grad_weight, None, None, None
 
 
-class _Logits:
-    """fp32 logits of one chunk after another, in one buffer where the dtype allows."""
+class _Running:
+    """Log-sum-exp of rows whose columns come tile by tile.
+
+    With t the largest logit so far: total = sum e^(x - t), moment = sum e^(x - t) (x - t).
+    """
+
+    def __init__(self, target: Tensor, stats: bool) -> None:
+        blank = torch.zeros(target.shape[0], dtype=torch.float32, device=target.device)
+        self.target, self.stats = target, stats
+        self.top = torch.full_like(blank, -torch.inf)
+        self.total, self.moment, self.at_target = blank, blank.clone(), blank.clone()
+
+    def add(self, logits: Tensor, columns: slice) -> None:
+        """Take in a tile, which is overwritten."""
+        place, inside = _within(self.target, columns)
+        found = logits.gather(-1, place).squeeze(-1)
+        self.at_target = torch.where(inside.squeeze(-1), found, self.at_target)
+        top = torch.maximum(self.top, logits.amax(-1))
+        fall = self.top - top
+        shrink = fall.exp()
+        logits.sub_(top.unsqueeze(-1))
+        if self.stats:
+            shifted = logits.clone()
+            old = torch.where(self.total > 0, fall * self.total, 0.0)  # fall is -inf before the first tile
+            self.moment = shrink * (self.moment + old) + torch.linalg.vecdot(logits.exp_(), shifted)
+        else:
+            logits.exp_()
+        self.total = self.total * shrink + logits.sum(-1)
+        self.top = top
+
+
+class _Tiles:
+    """fp32 logits of some tokens by some of the vocabulary, in one buffer where the dtype allows."""
 
     def __init__(self, hidden: Tensor, weight: Tensor, temperature: float) -> None:
         self.hidden, self.weight, self.temperature = hidden, weight, temperature
-        size = (min(CHUNK, hidden.shape[0]), weight.shape[0])
+        size = min(TOKENS, hidden.shape[0]) * min(VOCABULARY, weight.shape[0])
         self.buffer = hidden.new_empty(size) if hidden.dtype == torch.float32 else None
 
-    def chunk(self, rows: slice) -> Tensor:
-        part = self.hidden[rows]
+    def logits(self, rows: slice, columns: slice) -> Tensor:
+        left, right = self.hidden[rows], self.weight[columns].t()
         if self.buffer is None:
-            logits = torch.mm(part, self.weight.t()).float()
+            tile = torch.mm(left, right).float()
         else:
-            logits = torch.mm(part, self.weight.t(), out=self.buffer[: part.shape[0]])
-        return logits if self.temperature == 1.0 else logits.div_(self.temperature)
+            space = self.buffer[: left.shape[0] * right.shape[1]].view(left.shape[0], right.shape[1])
+            tile = torch.mm(left, right, out=space)
+        return tile if self.temperature == 1.0 else tile.div_(self.temperature)
+
+
+def _within(target: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
+    """Each target's place in a tile's columns (clamped into it) and whether it is there; [n, 1] both."""
+    place = target.unsqueeze(-1) - columns.start
+    width = columns.stop - columns.start
+    return place.clamp(0, width - 1), (place >= 0) & (place < width)
+
+
+def _parts(length: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, length)) for start in range(0, length, size))

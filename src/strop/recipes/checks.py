@@ -95,6 +95,9 @@ def _names(tree: Mapping[str, Any]) -> Found:
 def _stage(stage: Stage) -> Found:
     if isinstance(stage, EvaluateStage):
         yield from _at_least(stage, ("num_samples",), 1)
+        if not stage.rewards and (stage.num_samples, stage.sampling) != (1, EvaluateStage().sampling):
+            key = "num_samples" if stage.num_samples != 1 else "sampling"
+            yield (key,), "without rewards nothing is sampled: the rows' own answers are evaluated; give rewards"
     else:
         yield from (((("training", *path)), text) for path, text in _training(stage.training))
     if isinstance(stage, RLStage):

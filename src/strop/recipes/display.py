@@ -13,6 +13,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, TextIO, get_args
 
+from strop.recipes.ending import ending
+from strop.recipes.words import clean, duration, number
 from strop.types import Group
 
 Kind = Literal["auto", "live", "plain", "json", "quiet"]
@@ -137,9 +139,7 @@ class Plain:
             self._put(line)
 
     def end(self, summary: Mapping[str, Any], closing: Sequence[str]) -> None:
-        for row in measures(summary):
-            self._put("  ".join(cell for cell in row if cell))
-        for line in closing:
+        for line in (*ending(summary), *closing):
             self._put(line)
 
     def _put(self, text: str) -> None:
@@ -183,16 +183,8 @@ class Live:
         self._lines(peek(groups))
 
     def end(self, summary: Mapping[str, Any], closing: Sequence[str]) -> None:
-        import rich.box
-        import rich.table
-
         self._live.stop()
-        rows = measures(summary)
-        if rows:
-            table = rich.table.Table(*("stage", "measure", "value", "95 % interval", "n"), box=rich.box.SIMPLE)
-            for row in rows:
-                table.add_row(*row)
-            self._console.print(table)
+        self._lines(ending(summary, self._console.width))
         self._lines(closing)
 
     def _lines(self, lines: Sequence[str]) -> None:
@@ -241,22 +233,6 @@ def shown(line: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def measures(summary: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
-    """(stage, measure, value, 95 % interval, n) of every stage's closing figures.
-
-    Where a stage has figures with intervals, those without are left to the report, as are the ones
-    from before training.
-    """
-    rows = []
-    for stage in summary.get("stages", ()):
-        found = {name: m for name, m in stage.get("metrics", {}).items() if not name.startswith("before/")}
-        certain = {name: m for name, m in found.items() if m.get("low") is not None and m.get("high") is not None}
-        for name, m in (certain or found).items():
-            interval = f"[{number(m['low'])}, {number(m['high'])}]" if name in certain else ""
-            rows.append((stage["name"], name, number(m["value"]), interval, f"n={m['n']}" if m.get("n") else ""))
-    return rows
-
-
 def peek(groups: Sequence[Group]) -> list[str]:
     """A few prompts with their first answers, each on a line."""
     lines = []
@@ -265,27 +241,6 @@ def peek(groups: Sequence[Group]) -> list[str]:
             score = "" if completion.score is None else f"  ({number(completion.score)})"
             lines.append(f"  > {clean(group.prompt_text, 60)}  =>  {clean(completion.text, 100)}{score}")
     return lines
-
-
-def clean(text: str, limit: int = 400) -> str:
-    """A text fit for one terminal line: no control characters, cut to a length."""
-    flat = "".join(c if c.isprintable() else " " for c in text)
-    return flat if len(flat) <= limit else flat[: limit - 3] + "..."
-
-
-def number(value: Any) -> str:
-    """Four significant digits."""
-    return f"{value:.4g}" if isinstance(value, int | float) else str(value)
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: 42 s, 3 min 20 s, 2 h 05 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def memory() -> str:

@@ -40,7 +40,8 @@ def evaluate(stage: EvaluateStage, context: Context) -> StageResult:
     """Run the stage to its end."""
     context.phase("loading")
     assert stage.data is not None
-    load_rewards(stage.rewards)
+    if stage.rewards:
+        load_rewards(stage.rewards)
     data = load_groups(stage.data, context)
     if stage.rewards:
         return _sampled(stage, stage.data, data, context)

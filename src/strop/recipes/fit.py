@@ -15,6 +15,7 @@ import torch
 
 from strop.data.chat import Chat
 from strop.data.source import Source
+from strop.evaluate.sampled import write_groups
 from strop.evaluate.statistics import Measure
 from strop.recipes.context import Context, Interrupted, StageResult
 from strop.recipes.settings import Training
@@ -27,6 +28,8 @@ CLOSING_STEPS = 10
 """A stage's closing training figures are means over its last steps."""
 IDLE_STEPS = 5
 """So many steps in a row without an update raise an alarm."""
+SHOWN_ROLLOUTS = 4
+"""Groups of a logged step that are kept for people to read, in rollouts/step-000123.jsonl."""
 NOTHING = "every group's rewards were equal or unscorable"
 CLOSING = ("loss", "mean_token_accuracy", "rewards/accuracies", "rewards/margins", "reward", "kl", "entropy")
 
@@ -106,7 +109,14 @@ def _introduce(job: Job) -> None:
     total = sum(p.numel() for p in job.learner.model.module.parameters())
     trained = sum(p.numel() for p in parameters)
     share = "all trained" if trained == total else f"{trained / total:.1%} trained"
-    facts = {"model": f"{job.context.model} ({total / 1e6:.2f} M parameters, {share})", **job.begin}
+    model = job.learner.model
+    threads = torch.get_num_threads()
+    runs_on = f"cpu, {threads} thread{'s'[: threads > 1]}" if model.device == "cpu" else model.device
+    facts = {
+        "model": f"{job.context.model} ({total / 1e6:.2f} M parameters, {share})",
+        **job.begin,
+        "runs on": f"{runs_on}, {model.precision_name}, {model.path} attention",
+    }
     job.context.begin(facts)
 
 
@@ -129,6 +139,19 @@ def _log(job: Job, update: Update) -> None:
     if update.metrics.get("train/nonfinite", 0) and not math.isfinite(update.metrics.get("loss", 0.0)):
         job.context.event("nonfinite", "the loss was not finite; the step was skipped", step=update.step)
     job.context.step(update.step, job.steps, metrics)
+    _show_rollouts(job, update)
+
+
+def _show_rollouts(job: Job, update: Update) -> None:
+    """Keep a few sampled groups of each logged step, and show some of the first and the last."""
+    done, samples = update.step + 1, update.collected.samples
+    if not samples or not (done in (1, job.steps) or done % job.training.log_every == 0):
+        return
+    folder = job.context.stage_dir / "rollouts"
+    folder.mkdir(exist_ok=True)
+    write_groups(folder / f"step-{done:06d}.jsonl", samples[:SHOWN_ROLLOUTS])
+    if done in (1, job.steps):
+        job.context.samples(done, samples[:SHOWN_ROLLOUTS])
 
 
 def _watch(job: Job, update: Update) -> None:

@@ -20,10 +20,9 @@ from strop.types import Group
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Groups, and what became of the rows: `said` in words, `summary` as JSON values."""
+    """Groups, and what became of the rows: `summary` as JSON values, `said` in words."""
 
     groups: tuple[Group, ...]
-    said: str
     summary: Mapping[str, Any]
 
     @property
@@ -31,15 +30,26 @@ class Loaded:
         """What the rows were read as."""
         return str(self.summary["kind"])
 
+    @property
+    def said(self) -> str:
+        """The account in words."""
+        rows, kept = self.summary["rows"], self.summary["kept"]
+        count = rows_of(rows) if kept == rows else f"{kept} of {rows_of(rows)} kept"
+        if kept > rows:  # some rows hold several
+            count = f"{kept} examples in {rows_of(rows)}"
+        return f"{self.summary['path']}: {self.summary['shape']}, {count}"
+
     def without(self, dropped: Dropped) -> Loaded:
         """The same account after more rows were dropped."""
+        reasons = Counter(self.summary["dropped"]) + dropped.reasons
+        examples = {reason: f"{origin}: {reason}" for reason, origin in dropped.first.items()}
         summary = {
             **self.summary,
             "kept": self.summary["kept"] - sum(dropped.reasons.values()),
-            "dropped": {**self.summary["dropped"], **dropped.reasons},
-            "examples": {**self.summary["examples"], **dropped.first},
+            "dropped": dict(reasons),
+            "examples": {**examples, **self.summary["examples"]},
         }
-        return replace(self, summary=summary, said=self.said + "".join(f", {t}" for t in dropped.told()))
+        return replace(self, summary=summary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +92,8 @@ def load_groups(data: Data, context: Context, kinds: Sequence[str] = ()) -> Load
             f"its columns are {', '.join(found.columns)}. Map them with data.columns, or choose another recipe"
         )
     for reason, count in found.dropped.items():
-        context.event("drop", f"{rows_of(count)} dropped: {reason}; first at {found.examples[reason]}")
-    kept = f"{len(found.groups)} of {found.num_rows} rows kept" if found.dropped else f"{found.num_rows} rows"
+        first = found.examples[reason].removesuffix(f": {reason}")
+        context.event("drop", f"{rows_of(count)} dropped: {reason}; first at {first}")
     summary = {
         "path": ", ".join(named),
         "kind": found.kind,
@@ -94,7 +104,7 @@ def load_groups(data: Data, context: Context, kinds: Sequence[str] = ()) -> Load
         "examples": dict(found.examples),
         "sha256": found.sha256,
     }
-    return Loaded(found.groups, f"{', '.join(named)}: {found.shape}, {kept}", summary)
+    return Loaded(found.groups, summary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +163,11 @@ def hold_out(data: Loaded, context: Context, chat: Chat, eval_data: Data | None,
         others = [group for i, group in enumerate(groups) if i in chosen]
         groups = [group for i, group in enumerate(groups) if i not in chosen]
     trained = encode_all(groups, chat, training.max_length, context)
-    held = encode_all(others, chat, training.max_length, context).tokens if others else []
-    return Split(trained.tokens, held, data.without(trained.dropped))
+    data = data.without(trained.dropped)
+    if not others:
+        return Split(trained.tokens, [], data)
+    held = encode_all(others, chat, training.max_length, context)
+    return Split(trained.tokens, held.tokens, data.without(held.dropped) if eval_data is None else data)
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,6 +161,9 @@ class RLStage:
 class EvaluateStage:
     """Samples on held-out prompts, scored by rewards; every figure with n and an interval.
 
+    Without rewards nothing is sampled: on pairs and rankings it is measured how often the better side
+    is the likelier (against a baseline: became so), on texts and prompts with answers the loss.
+
     Attributes:
         num_samples: completions a prompt; more than one also gives pass@k and maj@k.
         baseline: a model to compare with on the same prompts, paired.

@@ -89,8 +89,10 @@ def _annotated(stage: PreferenceStage, context: Context, model: LanguageModel, s
     annotated = dict(zip(needed, reference([split.train[i] for i in needed]), strict=True))
     train = [annotated.get(i, group) for i, group in enumerate(split.train)]
     held_out = list(reference(split.held_out))
-    if reference.cache is not None:
-        reference.cache.close()
+    assert reference.cache is not None
+    name = stage.reference or "the starting model"
+    context.event("note", f"{name} is the reference: log-probs of {rows_of(len(needed) + len(held_out))} taken")
+    reference.cache.close()
     return replace(split, train=train, held_out=held_out)
 
 

@@ -20,10 +20,12 @@ from typing import Any
 from strop import __version__
 from strop.recipes import artifacts
 from strop.recipes.context import Context, Interrupted, StageResult
-from strop.recipes.display import Display, duration
+from strop.recipes.display import Display
+from strop.recipes.ending import story
 from strop.recipes.journal import Journal, finite, read_json
 from strop.recipes.settings import EvaluateStage, PreferenceStage, Recipe, RLStage, Stage
 from strop.recipes.trouble import explain
+from strop.recipes.words import duration
 from strop.train.metrics import State, write_json
 from strop.world.write import resolve
 
@@ -99,7 +101,7 @@ class Work:
         summary = self.write_summary(state, words)
         self.journal.end(state, words)
         report = self._report()
-        self.display.end(summary, self._closing(state, words, report))
+        self.display.end(summary, [*story(self.run_dir, summary), "", *self._closing(state, words, report)])
         return report
 
     def write_summary(self, state: str, error: str | None = None) -> dict[str, Any]:

@@ -1,0 +1,157 @@
+"""The last screen: what a reader takes in at a glance, and nothing that says no more."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from strop.recipes.ending import ending, story
+
+
+def figure(value: float | None, low: float | None = None, high: float | None = None, n: int = 200) -> dict[str, Any]:
+    return {"value": value, "low": low, "high": high, "n": n}
+
+
+def evaluation(name: str, model: str, metrics: dict[str, Any], baseline: str | None = None) -> dict[str, Any]:
+    inputs = {"model": model, **({"baseline": baseline} if baseline else {})}
+    artifacts = {"samples": f"stages/{name}/samples.jsonl"}
+    return {
+        "name": name,
+        "kind": "evaluate",
+        "seconds": 1.0,
+        "metrics": metrics,
+        "inputs": inputs,
+        "artifacts": artifacts,
+    }
+
+
+FIRST = evaluation(
+    "eval-sft",
+    "@sft",
+    {
+        "accuracy": figure(0.33, 0.27, 0.4),
+        "rude": figure(0.515, 0.45, 0.58),
+        "rambles": figure(0.0, 0.0, 0.02),
+        "completions/mean_length": figure(8.49, 8.2, 8.79),
+    },
+)
+SECOND = evaluation(
+    "eval-dpo",
+    "@dpo",
+    {
+        "accuracy": figure(0.345, 0.28, 0.41),
+        "rude": figure(0.0, 0.0, 0.02),
+        "rambles": figure(0.0, 0.0, 0.02, n=197),
+        "unscorable/rambles": figure(3.0),
+        "completions/mean_length": figure(10.4, 9.4, 11.6),
+        "delta/accuracy": figure(0.015, -0.04, 0.07),
+        "win_rate/accuracy": figure(0.51, 0.48, 0.54),
+        "delta/rude": figure(-0.515, -0.58, -0.45),
+        "win_rate/rude": figure(0.24, 0.21, 0.28),
+    },
+    baseline="@sft",
+)
+
+
+def test_evaluations_stand_side_by_side() -> None:
+    lines = ending({"stages": [FIRST, SECOND]})
+    assert lines == [
+        "",
+        "  n=200                    eval-sft           eval-dpo",
+        "  accuracy                 0.33 [0.27, 0.40]  0.35 [0.28, 0.41]",
+        "  rude                     0.52 [0.45, 0.58]  0.00 [0.00, 0.02]*",
+        "  completions/mean_length  8.49 [8.20, 8.79]  10.4 [9.40, 11.6]",
+        "  the same in all: rambles 0.00",
+        "  * another value than its baseline's, by the 95 % interval of the paired difference",
+    ]
+
+
+def test_a_baseline_without_a_column_gives_rows_of_what_changed() -> None:
+    text = "\n".join(ending({"stages": [SECOND]}))
+    assert "delta/rude" in text and "win_rate/rude" in text
+    assert "delta/accuracy" not in text and "win_rate/accuracy" not in text
+    assert "rambles                  0.00 [0.00, 0.02] n=197" in text
+
+
+def test_what_is_too_wide_loses_its_intervals_and_says_so() -> None:
+    lines = ending({"stages": [FIRST, SECOND]}, width=60)
+    assert "  accuracy                 0.33      0.35" in lines
+    assert lines[-1] == "  with intervals: in the report"
+    assert max(map(len, lines)) <= 60
+
+
+def test_a_training_stage_has_one_line() -> None:
+    held_out = {
+        "train/loss": figure(0.3, n=10),
+        "eval_loss": figure(0.41, 0.4, 0.42, n=48),
+        "eval_mean_token_accuracy": figure(0.88, 0.86, 0.9, n=48),
+        "before/eval_loss": figure(6.2, 6.1, 6.3, n=48),
+    }
+    plain = {"train/loss": figure(None, n=10), "train/reward": figure(1.15, n=10)}
+    stages = [
+        {"name": "sft", "kind": "sft", "seconds": 170.0, "metrics": held_out},
+        {"name": "grpo", "kind": "rl", "seconds": 30.0, "metrics": plain},
+        {"name": "later", "kind": "rl", "seconds": 0.0, "metrics": {}},
+    ]
+    assert ending({"stages": stages}) == [
+        "",
+        "  sft   eval_loss 6.20 -> 0.41 [0.40, 0.42]  eval_mean_token_accuracy 0.88 [0.86, 0.90]"
+        "  (held out, n=48)  2 min 50 s",
+        "  grpo  loss -  reward 1.15  (last steps)  30 s",
+    ]
+
+
+def test_nothing_came_of_nothing() -> None:
+    assert ending({}) == [] and story(Path("nowhere"), {}) == []
+
+
+def sample(prompt: str, text: str, score: float, rude: float) -> dict[str, Any]:
+    completion = {"content": text, "score": score, "rewards": {"accuracy": score, "rude": rude}}
+    return {"prompt": [{"role": "user", "content": prompt}], "completions": [completion], "row": {"answer": "7"}}
+
+
+def write(run_dir: Path, stage: str, rows: list[dict[str, Any]]) -> None:
+    folder = run_dir / "stages" / stage
+    folder.mkdir(parents=True)
+    (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_the_story_is_the_prompt_whose_answers_tell_most(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "eval-sft",
+        [sample("always right", "7", 1.0, 0.0), sample("lucky", "6. Obviously.", 0.0, 1.0)]
+        + [sample("3+4?", "8. Obviously.", 0.0, 1.0), sample("only here", "x", 0.0, 1.0)],
+    )
+    write(
+        tmp_path,
+        "eval-dpo",
+        [sample("always right", "7", 1.0, 0.0), sample("lucky", "7!", 1.0, 0.0)]
+        + [sample("3+4?", "8\x1b[31m, gladly", 0.0, 0.0), sample("wrong too", "y", 0.0, 0.0)],
+    )
+    third = evaluation("eval-grpo", "@grpo", {"accuracy": figure(1.0)})
+    write(tmp_path, "eval-grpo", [sample(p, "7, gladly", 1.0, 0.0) for p in ("3+4?", "lucky", "always right")])
+    lines = story(tmp_path, {"stages": [FIRST, SECOND, third]}, width=70)
+    assert lines == [
+        "",
+        "  one prompt after each stage: lucky  (answer: 7)",
+        "  eval-sft   6. Obviously.",
+        "  eval-dpo   7!",
+        "  eval-grpo  7, gladly",
+    ]
+    write(tmp_path / "more", "eval-sft", [sample(p, f"{p} is 8. Obviously.", 0.0, 1.0) for p in "abcd"])
+    write(tmp_path / "more", "eval-dpo", [sample(p, "7!" if p == "a" else "8, gladly", p == "a", 0.0) for p in "abcd"])
+    write(tmp_path / "more", "eval-grpo", [sample(p, "7, gladly", 1.0, 0.0) for p in "abcd"])
+    lines = story(tmp_path / "more", {"stages": [FIRST, SECOND, third]})
+    assert "after each stage: b " in lines[1], "a was lucky: most answers of that stage are wrong"
+
+
+def test_the_story_needs_two_evaluations_with_readable_samples(tmp_path: Path) -> None:
+    write(tmp_path, "eval-sft", [sample("q", "a", 0.0, 0.0)])
+    assert story(tmp_path, {"stages": [FIRST]}) == []
+    assert story(tmp_path, {"stages": [FIRST, SECOND]}) == [], "the second file is not there"
+    write(tmp_path, "eval-dpo", [sample("another", "a", 0.0, 0.0)])
+    assert story(tmp_path, {"stages": [FIRST, SECOND]}) == [], "no prompt is shared"
+    (tmp_path / "stages/eval-dpo/samples.jsonl").write_text("<html>\n")
+    assert story(tmp_path, {"stages": [FIRST, SECOND]}) == []
