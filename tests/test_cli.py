@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import strop
 from strop.cli import app, main
 
 SRC = str(Path(__file__).parents[1] / "src")
@@ -100,6 +101,10 @@ def test_validate_says_what_a_run_would_do(folder: Path) -> None:
     assert value["stages"][0]["data"]["data"]["rows"] == 40
 
 
+def test_the_version_is_told() -> None:
+    assert runner.invoke(app, ["--version"]).output == f"{strop.__version__}\n"
+
+
 def test_mistakes_are_one_block_on_stderr_and_exit_2(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +124,10 @@ def test_mistakes_are_one_block_on_stderr_and_exit_2(
         (["sample", "m", "temperature=1"], "no prompt given"),
         (["chat", "m", "hello"], "a setting is key=value"),
         (["frobnicate"], "No such command"),
+        (["dpo", "model=x"], "dpo is a recipe, not a verb; run it as strop run dpo"),
+        (["run", "runs/x"], "no such recipe, file or run directory"),
+        (["eval", "model=./m", "data=pairs.jsonl"], "eval.model: ./m: no such folder"),
+        (["chat", "model=./m"], "./m: no such folder"),
         (["run"], "Missing argument"),
     ):
         code, text = failure(capsys, monkeypatch, *arguments)

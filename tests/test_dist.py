@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import runpy
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,9 @@ def ranks(tmp_path_factory: pytest.TempPathFactory, toys) -> list[dict[str, Any]
     workers = [multiprocessing.get_context("fork").Process(target=rank_main, args=(rank,)) for rank in range(2)]
     for worker in workers:
         worker.start()
+    deadline = time.monotonic() + 40
     for worker in workers:
-        worker.join(timeout=60)
+        worker.join(timeout=max(0.0, deadline - time.monotonic()))
     stuck = [worker for worker in workers if worker.is_alive()]
     for worker in stuck:
         worker.kill()

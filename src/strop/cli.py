@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="strop",
-    help="Preference and reward training: strop run RECIPE key=value ...",
+    help="Preference and reward training for language models.\n\n"
+    "Begin with: strop quickstart. Your own data: strop run dpo model=MODEL data=pairs.jsonl",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -33,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="a model folder or hub name")]
 Settings = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="settings, as objective.beta=0.1")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 Show = Annotated[str, typer.Option("--display", help="auto, live, plain, json or quiet")]
@@ -41,6 +43,7 @@ Show = Annotated[str, typer.Option("--display", help="auto, live, plain, json or
 def main() -> None:
     """The console script."""
     try:
+        _verb(sys.argv[1:2])
         app()
     except KeyboardInterrupt:
         sys.exit(130)
@@ -62,9 +65,37 @@ def fail(error: Exception) -> NoReturn:
     sys.exit(2)
 
 
+def _verb(first: list[str]) -> None:
+    """Refuse a recipe's name where a verb should stand, and say how it is run."""
+    from strop.recipes.sources import builtin_names
+
+    verbs = {command.name for command in app.registered_commands}
+    for name in (n for n in first if n in builtin_names() and n not in {*verbs, "quickstart"}):
+        raise ValueError(f"{name} is a recipe, not a verb; run it as strop run {name} key=value ...")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from strop import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def everywhere(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Options before the verb."""
+
+
 @app.command()
 def run(
-    recipe: Annotated[str, typer.Argument(help="a built-in recipe, a YAML file, or a run directory to resume")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="a built-in recipe, a YAML file, or a run directory to resume")
+    ],
     settings: Settings = None,
     display: Show = "auto",
 ) -> None:
@@ -87,7 +118,7 @@ def quickstart(settings: Settings = None, display: Show = "auto") -> None:
 
 @app.command("eval")
 def evaluate(
-    model: Annotated[str, typer.Argument(help="a model folder or hub name")],
+    model: Model,
     settings: Settings = None,
     display: Show = "auto",
     as_json: AsJson = False,
@@ -96,7 +127,7 @@ def evaluate(
 
     As in: strop eval MODEL data=test.jsonl rewards=number
     """
-    base = {"name": "eval", "kind": "evaluate", "model": model}
+    base = {"name": "eval", "kind": "evaluate", "model": model.removeprefix("model=")}
     result = _result(base, settings or [], "quiet" if as_json else display)
     if as_json:
         _print_json({"path": str(result.path), "state": result.state, "metrics": result.metrics})
@@ -105,7 +136,7 @@ def evaluate(
 
 @app.command()
 def validate(
-    recipe: Annotated[str, typer.Argument(help="a built-in recipe or a YAML file")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="a built-in recipe or a YAML file")],
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
@@ -116,7 +147,7 @@ def validate(
     from strop.recipes import config
     from strop.recipes import validate as dry
     from strop.recipes.plain import to_plain
-    from strop.recipes.run import check_inputs
+    from strop.recipes.preflight import check_inputs
 
     files, pairs = _parted(settings)
     ref = [recipe, *files]
@@ -134,7 +165,7 @@ def validate(
 
 @app.command()
 def inspect(
-    data: Annotated[str, typer.Argument(help="a data file or folder")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="a data file or folder")],
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="model=, rows=, max_length=, or a data setting")
     ] = None,
@@ -157,10 +188,10 @@ def inspect(
 
 @app.command()
 def sample(
-    model: Annotated[str, typer.Argument(help="a model folder or hub name")],
+    model: Model,
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="prompts; among them key=value of sampling")],
     num: Annotated[int, typer.Option("-n", min=1, help="answers a prompt")] = 1,
-    seed: Annotated[int, typer.Option(help="of the random stream")] = 0,
+    seed: Annotated[int, typer.Option(help="of the random numbers")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Answer prompts with a model.
@@ -172,7 +203,7 @@ def sample(
         raise ValueError('no prompt given; as strop sample MODEL "Compute 39+75."')
     from strop.recipes.talk import sample_texts
 
-    answers = sample_texts(model, texts, sampling, seed, num_samples=num)
+    answers = sample_texts(model.removeprefix("model="), texts, sampling, seed, num_samples=num)
     if as_json:
         return _print_json([{"prompt": p, "answers": a} for p, a in zip(texts, answers, strict=True)])
     for prompt, found in zip(texts, answers, strict=True):
@@ -184,9 +215,9 @@ def sample(
 
 @app.command()
 def chat(
-    model: Annotated[str, typer.Argument(help="a model folder or hub name")],
+    model: Model,
     settings: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="as temperature=0.7")] = None,
-    seed: Annotated[int, typer.Option(help="of the random stream")] = 0,
+    seed: Annotated[int, typer.Option(help="of the random numbers")] = 0,
 ) -> None:
     """Talk with a model.
 
@@ -203,7 +234,7 @@ def chat(
         except EOFError:
             return None
 
-    chat_with(model, sampling, seed, ask=ask, say=typer.echo)
+    chat_with(model.removeprefix("model="), sampling, seed, ask=ask, say=typer.echo)
 
 
 @app.command()
@@ -231,7 +262,8 @@ def export(
 
 @app.command("ls")
 def list_(
-    runs: Annotated[Path, typer.Argument(help="the folder of runs")] = Path("runs"), as_json: AsJson = False
+    runs: Annotated[Path, typer.Argument(metavar="RUNS", help="the folder of runs")] = Path("runs"),
+    as_json: AsJson = False,
 ) -> None:
     """List built-in recipes, and runs with their state."""
     from strop.recipes.listing import recipes
@@ -253,7 +285,7 @@ def list_(
 
 @app.command("cp")
 def copy(
-    recipe: Annotated[str, typer.Argument(help="a built-in recipe, a YAML file or a run directory")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="a built-in recipe, a YAML file or a run directory")],
     to: Annotated[Path | None, typer.Argument(metavar="DEST", help="RECIPE.yaml here when left out")] = None,
 ) -> None:
     """Copy a recipe's YAML to change it."""

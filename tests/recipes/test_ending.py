@@ -84,8 +84,11 @@ def test_what_is_too_wide_loses_its_intervals_and_says_so() -> None:
 def test_a_training_stage_has_one_line() -> None:
     held_out = {
         "train/loss": figure(0.3, n=10),
+        "eval_rewards/chosen": figure(0.1, n=48),
+        "eval_logps/chosen": figure(-10.0, n=48),
         "eval_loss": figure(0.41, 0.4, 0.42, n=48),
-        "eval_mean_token_accuracy": figure(0.88, 0.86, 0.9, n=48),
+        "eval_rewards/margins": figure(0.5, n=48),
+        "eval_rewards/accuracies": figure(0.88, 0.86, 0.9, n=48),
         "before/eval_loss": figure(6.2, 6.1, 6.3, n=48),
     }
     plain = {"train/loss": figure(None, n=10), "train/reward": figure(1.15, n=10)}
@@ -96,8 +99,8 @@ def test_a_training_stage_has_one_line() -> None:
     ]
     assert ending({"stages": stages}) == [
         "",
-        "  sft   eval_loss 6.20 -> 0.41 [0.40, 0.42]  eval_mean_token_accuracy 0.88 [0.86, 0.90]"
-        "  (held out, n=48)  2 min 50 s",
+        "  sft   eval_loss 6.20 -> 0.41 [0.40, 0.42]  eval_rewards/accuracies 0.88 [0.86, 0.90]"
+        "  eval_rewards/margins 0.50  (held out, n=48)  2 min 50 s",
         "  grpo  loss -  reward 1.15  (last steps)  30 s",
     ]
 
@@ -121,27 +124,31 @@ def test_the_story_is_the_prompt_whose_answers_tell_most(tmp_path: Path) -> None
     write(
         tmp_path,
         "eval-sft",
-        [sample("always right", "7", 1.0, 0.0), sample("lucky", "6. Obviously.", 0.0, 1.0)]
+        [sample("always right", "7", 1.0, 0.0), sample("9-2?", "6. Obviously.", 0.0, 1.0)]
         + [sample("3+4?", "8. Obviously.", 0.0, 1.0), sample("only here", "x", 0.0, 1.0)],
     )
     write(
         tmp_path,
         "eval-dpo",
-        [sample("always right", "7", 1.0, 0.0), sample("lucky", "7!", 1.0, 0.0)]
+        [sample("always right", "7", 1.0, 0.0), sample("9-2?", "7!", 1.0, 0.0)]
         + [sample("3+4?", "8\x1b[31m, gladly", 0.0, 0.0), sample("wrong too", "y", 0.0, 0.0)],
     )
     third = evaluation("eval-grpo", "@grpo", {"accuracy": figure(1.0)})
-    write(tmp_path, "eval-grpo", [sample(p, "7, gladly", 1.0, 0.0) for p in ("3+4?", "lucky", "always right")])
+    write(tmp_path, "eval-grpo", [sample(p, "7, gladly", 1.0, 0.0) for p in ("3+4?", "9-2?", "always right")])
     lines = story(tmp_path, {"stages": [FIRST, SECOND, third]}, width=70)
     assert lines == [
         "",
-        "  one prompt after each stage: lucky  (answer: 7)",
+        "  one prompt after each stage: 9-2?  (answer: 7)",
         "  eval-sft   6. Obviously.",
         "  eval-dpo   7!",
         "  eval-grpo  7, gladly",
     ]
     write(tmp_path / "more", "eval-sft", [sample(p, f"{p} is 8. Obviously.", 0.0, 1.0) for p in "abcd"])
-    write(tmp_path / "more", "eval-dpo", [sample(p, "7!" if p == "a" else "8, gladly", p == "a", 0.0) for p in "abcd"])
+    write(
+        tmp_path / "more",
+        "eval-dpo",
+        [sample(p, "7!" if p == "a" else "8, gladly", float(p == "a"), 0.0) for p in "abcd"],
+    )
     write(tmp_path / "more", "eval-grpo", [sample(p, "7, gladly", 1.0, 0.0) for p in "abcd"])
     lines = story(tmp_path / "more", {"stages": [FIRST, SECOND, third]})
     assert "after each stage: b " in lines[1], "a was lucky: most answers of that stage are wrong"

@@ -160,7 +160,7 @@ def test_a_changed_input_sets_the_stage_and_what_follows_aside(
     stages: Any, recipe: dict[str, Any], tmp_path: Path
 ) -> None:
     first = go(recipe)
-    (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "new", "completion": "y"}) + "\n")
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "new", "chosen": "y", "rejected": "z"}) + "\n")
     stages.ran = []
     second = go(first.path)
     assert stages.ran == ["dpo"]  # the new model is the same here, so the evaluation still holds
@@ -235,8 +235,8 @@ def test_a_torn_line_is_cut_when_the_run_goes_on(stages: Any, recipe: dict[str, 
 
 
 def test_a_call_from_python_is_told_as_a_command_line(stages: Any, recipe: dict[str, Any]) -> None:
-    steps = {"sft.training.steps": 2, "dpo.data.columns": {"chosen": "good"}, "name": "mine"}
+    steps = {"sft.training.steps": 2, "dpo.data.columns": {"chosen": "chosen"}, "name": "mine"}
     result = run(recipe, steps, display="quiet")
     assert read(result.path / "summary.json")["command"] == (
-        'strop run config.yaml sft.training.steps=2 \'dpo.data.columns={"chosen": "good"}\' name=mine'
+        'strop run config.yaml sft.training.steps=2 \'dpo.data.columns={"chosen": "chosen"}\' name=mine'
     )

@@ -148,3 +148,14 @@ def test_killed_after_each_step(method: str, k: int, breaker: Breaker, tmp_path:
 @pytest.mark.parametrize(("call", "k"), [*(("fsync", k) for k in range(12)), ("rename", 0), ("rename", 1)])
 def test_killed_at_each_moment_of_a_save(method: str, call: str, k: int, breaker: Breaker, tmp_path: Path) -> None:
     breaker.resume(breaker.kill(tmp_path, method, "call", call, k), method)
+
+
+def test_resumed_in_bf16_without_the_reference_cache(breaker: Breaker, tmp_path: Path) -> None:
+    """Under autocast the reference must be computed from fp32 weights again, as the policy was when it stood in."""
+    recipe = {**breaker.recipe(tmp_path / "cut", "dpo"), "precision": "bf16"}
+    assert breaker.in_child(recipe, at=["step", "dpo", 4], signal=int(signal.SIGKILL)) == -signal.SIGKILL
+    shutil.rmtree(tmp_path / "cut" / ".cache")
+    cut = strop.run(breaker.helpers.only_run(tmp_path / "cut"), display="quiet").path
+    whole = strop.run({**recipe, "runs": str(tmp_path / "whole")}, display="quiet").path
+    assert breaker.helpers.numbers(cut) == breaker.helpers.numbers(whole)
+    assert breaker.helpers.weights(cut, "dpo") == breaker.helpers.weights(whole, "dpo")

@@ -96,9 +96,7 @@ class _Tree:
 def _tree(number: int, group: EncodedGroup, members: list[_Numbered], read_last: bool) -> _Tree:
     tree = _Tree(number, group.columns, members=members)
     inputs = {m.number: m.sequence.ids if read_last else m.sequence.ids[:-1] for m in members}
-    assert group.prompt_ids or all(inputs.values()), (
-        "a sequence of one token without a prompt has nothing to predict it"
-    )
+    assert group.prompt_ids or all(inputs.values()), "nothing to predict it: one token without a prompt"
     if len(members) == 1:  # nothing is shared: one segment, and attention has one piece
         (only,) = inputs
         ids = (*group.prompt_ids, *inputs[only])

@@ -21,6 +21,8 @@ WIDTH = 100
 """Columns of a line where no terminal says how many there are."""
 TRAINED = 3
 """Figures shown of a training stage."""
+TELLING = ("eval_loss", "eval_rewards/accuracies", "eval_rewards/margins", "eval_mean_token_accuracy")
+"""Held-out figures that are shown first."""
 READ = 1000
 """Sampled prompts an evaluation is searched for the telling one, the first ones."""
 HIDDEN = ("before/", "delta/", "win_rate/", "unscorable/")
@@ -54,6 +56,7 @@ def _figures(metrics: Mapping[str, Figure]) -> str:
     if not held_out:
         shown = [f"{n.removeprefix('train/')} {brief(metrics[n]['value'])}" for n in list(metrics)[:TRAINED]]
         return "  ".join(shown) + "  (last steps)"
+    held_out.sort(key=lambda name: TELLING.index(name) if name in TELLING else len(TELLING))
     parts = []
     for name in held_out[:TRAINED]:
         before = metrics.get(f"before/{name}")

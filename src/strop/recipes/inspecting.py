@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from strop.data.formats import Dataset, load_dataset
 from strop.recipes.config import resolve
+from strop.recipes.preflight import require_model
 from strop.recipes.settings import Data, EvaluateStage, Sampling, SFTStage
 from strop.recipes.sources import Problem, RecipeError
 
@@ -77,6 +78,7 @@ def _count(key: str, text: str | None, default: int) -> int:
 
 
 def _chat(model: str) -> Chat:
+    require_model(model)
     from strop.data.chat import Chat
     from strop.model.load import load_tokenizer
 

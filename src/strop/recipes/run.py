@@ -11,18 +11,18 @@ import os
 import shlex
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from strop.data.read import data_files
-from strop.recipes import artifacts, rundir
+from strop.recipes import rundir
 from strop.recipes.config import Overrides, Ref, as_values, difference, dump, load_recipe
 from strop.recipes.display import Display, Kind, make
 from strop.recipes.journal import Journal, read_json
 from strop.recipes.plain import to_plain
+from strop.recipes.preflight import check_inputs
 from strop.recipes.settings import Recipe
 from strop.recipes.work import Stop, Work
 from strop.train.metrics import State
@@ -95,32 +95,6 @@ def _resume(run_dir: Path, overrides: Overrides, display: Display) -> RunResult:
     before = read_json(run_dir / "summary.json") or {}
     command, changed = str(before.get("command", f"strop run {run_dir}")), list(before.get("difference", []))
     return perform(recipe, run_dir, display=display, command=command, changed=changed)
-
-
-def check_inputs(recipe: Recipe) -> None:
-    """Look for every file the recipe names, before anything runs.
-
-    Raises: ValueError naming all that are missing.
-    """
-    missing = []
-    for stage in recipe.stages:
-        for key, data in artifacts.sources_of(stage).items():
-            for path in artifacts.paths_of(data):
-                if not path.startswith(("@", "world:")):
-                    missing += _missing(f"{stage.name}.{key}", lambda p=path, d=data: data_files(p, d.split))  # type: ignore[misc]
-        for key, file in artifacts.code_files(stage):
-            if not file.is_file():
-                missing.append(f"{stage.name}.{key}: {file}: no such file")
-    if missing:
-        raise ValueError("\n".join(missing))
-
-
-def _missing(key: str, look: Callable[[], object]) -> list[str]:
-    try:
-        look()
-    except ValueError as error:
-        return [f"{key}: {error}"]
-    return []
 
 
 def perform(recipe: Recipe, run_dir: Path, *, display: Display, command: str, changed: Sequence[str]) -> RunResult:

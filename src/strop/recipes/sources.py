@@ -54,7 +54,7 @@ def source_of(ref: str | Path) -> tuple[str, str]:
     if not path.is_file():
         near = difflib.get_close_matches(str(ref), names, 1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise unreadable(str(ref), f"no such recipe; {hint}built in: {', '.join(names)}; or give a YAML file")
+        raise unreadable(str(ref), f"no such recipe, file or run directory; {hint}built in: {', '.join(names)}")
     if path.stat().st_size > MAX_BYTES:
         raise unreadable(str(ref), f"larger than {MAX_BYTES:,} bytes; a recipe is small")
     try:

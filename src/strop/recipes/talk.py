@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from strop.recipes.preflight import require_model
 from strop.recipes.settings import Sampling
 from strop.types import Content, Message
 
@@ -16,6 +17,7 @@ def answerer(model_path: str, sampling: Sampling, seed: int, *, device: str = "a
 
     Raises: ValueError where there is no model or tokenizer.
     """
+    require_model(model_path)
     from strop.data.chat import Chat
     from strop.model.load import choose_device, load, load_tokenizer
     from strop.rollout.sampler import sample

@@ -12,12 +12,10 @@ from strop.data.formats import Dataset, load_dataset
 from strop.data.inspect import percentiles
 from strop.recipes import artifacts
 from strop.recipes.arithmetic import num_held_out, num_steps
+from strop.recipes.preflight import wrong_kind
 from strop.recipes.settings import Data, EvaluateStage, PreferenceStage, Recipe, RLStage, SFTStage, Stage
 from strop.types import Group, content_to_json
 from strop.world.write import resolve
-
-KINDS = {"preference": ("preference", "ranking")}
-"""Kinds of rows that a stage of some kind cannot do without."""
 
 MEASURED = 2000
 """Rows whose tokens are counted, the first ones."""
@@ -42,10 +40,8 @@ def _stage(recipe: Recipe, stage: Stage, world: Path) -> dict[str, Any]:
             out["data"][key] = {"path": data.path, "text": "left by an earlier stage, so not known yet"}
             continue
         found = load(data, world, recipe.seed)
-        if found.kind not in KINDS.get(stage.kind, (found.kind,)):
-            wanted = " or ".join(KINDS[stage.kind])
-            text = f"read as {found.kind} ({found.shape}), but the stage trains on {wanted}"
-            raise ValueError(f"{stage.name}.{key}: {text}; map its columns with {key}.columns")
+        if trouble := wrong_kind(stage, found):
+            raise ValueError(f"{stage.name}.{key}: {trouble}")
         out["data"][key] = {"path": data.path, **_counts(found), "lengths": lengths(found.groups, folder)}
         num_rows = len(found.groups) if key == "data" else num_rows
     if not isinstance(stage, EvaluateStage):

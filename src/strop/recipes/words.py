@@ -18,7 +18,7 @@ def number(value: Any) -> str:
 
 
 def brief(value: Any) -> str:
-    """A figure for a table: two decimals, fewer of a large number, two digits of a tiny one; "-" where there is none."""
+    """A figure for a table: two decimals, fewer of a large number, two digits of a tiny one; "-" for none."""
     if not isinstance(value, int | float):
         return "-"
     value += math.copysign(1e-9, value)  # halves away from zero: 0.345 is not quite that in binary

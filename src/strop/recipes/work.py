@@ -344,7 +344,7 @@ class Work:
         if report is not None:
             lines.append(f"report: {run_dir / report.relative_to(self.run_dir)}")
         if state != "finished":
-            return [*lines, f"resume: strop run {run_dir}"]
+            return [*lines, f"{'resume' if error is None else 'resume, once that is mended'}: strop run {run_dir}"]
         models = [run_dir / s["artifacts"]["model"] for s in self.done if "model" in s["artifacts"]]
         if models:
             lines += ["next:", f"  strop chat {models[-1]}"]

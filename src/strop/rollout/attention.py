@@ -1,8 +1,8 @@
-"""Attention over a `Cache`, called by the model's own layers through transformers' interface.
+"""Attention over a `Cache`: what the model's own layers call while sampling, and the lean step too.
 
-In a prefill each packed prompt attends to itself. In a decode step the packed row holds one token a
-live row: it meets the row's own keys, and its prompt's, which are read once for all rows of that
-prompt; the two parts are merged by log-sum-exp, which is exact.
+In a prefill each packed prompt attends to itself. In a decode step there is one token a live row: it
+meets the row's own keys, and its prompt's, which are read once for all rows of that prompt; one
+softmax runs over both.
 
 Left out: attention with a soft cap or sinks, and layers that read another layer's keys; sample
 those with path="padded".
@@ -10,24 +10,16 @@ those with path="padded".
 
 from __future__ import annotations
 
-import functools
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from strop.lazy import lazy_module
-from strop.rollout.cache import Cache, View
+from strop.rollout.cache import Asked, Cache
 
 if TYPE_CHECKING:
     import torch
-    import transformers
     from torch import Tensor
 else:
     torch = lazy_module("torch")
-    transformers = lazy_module("transformers")
-
-log = logging.getLogger(__name__)
 
 
 def attend(
@@ -56,22 +48,23 @@ def attend(
             f"{'soft cap' if softcap is not None else 'attention sinks'}; use path='padded'"
         )
     assert attention_mask is None and len(query) == 1
-    scale = float(query.shape[-1] ** -0.5 if scaling is None else scaling)
-    cache = rollout_cache
-    if cache.runs:
-        return _prefill(cache, module.layer_idx, query, key, value, scale, sliding_window), None
-    return _decode(cache, module.layer_idx, query, key, value, scale, sliding_window), None
+    asked = Asked(float(query.shape[-1] ** -0.5 if scaling is None else scaling), sliding_window)
+    rollout_cache.asked[module.layer_idx] = asked
+    # Under autocast rotary embedding gives fp32 where projections give bf16; [tokens, heads, D] each.
+    query, key, value = (t[0].transpose(0, 1).to(value.dtype) for t in (query, key, value))
+    if rollout_cache.runs:
+        return _prefill(rollout_cache, module.layer_idx, query, key, value)[None], None
+    return attend_rows(rollout_cache, module.layer_idx, query, key, value)[None], None
 
 
-def _prefill(
-    cache: Cache, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None
-) -> Tensor:
-    """Causal attention inside each packed prompt, whose keys and values are kept, [1, tokens, H, D]."""
+def _prefill(cache: Cache, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Causal attention inside each packed prompt, whose keys and values are kept, [tokens, H, D]."""
     buffers = cache.prompts.at(layer, key, value)
+    scale, window = cache.asked[layer].scale, cache.asked[layer].window
     pieces = []
     for run in cache.runs:
         tokens = slice(run.offset, run.offset + run.count * run.length)
-        q, k, v = (t[0, :, tokens].unflatten(1, (run.count, run.length)).transpose(0, 1) for t in (query, key, value))
+        q, k, v = (t[tokens].unflatten(0, (run.count, run.length)).transpose(1, 2) for t in (query, key, value))
         for buffer, new in zip(buffers, (k, v), strict=True):
             buffer[run.slot : run.slot + run.count, :, -run.length :] = new
         band = None
@@ -82,99 +75,54 @@ def _prefill(
             q, k, v, attn_mask=band, is_causal=band is None, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
         )
         pieces.append(out.transpose(1, 2).flatten(0, 1))
-    return torch.cat(pieces)[None]
+    return torch.cat(pieces)
 
 
-def _decode(
-    cache: Cache, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None
-) -> Tensor:
-    """One token a row against its own past and its prompt, [1, R, H, D].
+def attend_rows(cache: Cache, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """One token a row against its own past and its prompt; its key and value are written first.
 
-    The prompt's part enters the row's softmax as one more column: its score is the log-sum-exp of
-    the prompt's scores and its value the prompt's output, which is the exact merge.
+    The scores of a row's prompt are found prompt by prompt, stand in front of those of its own
+    tokens for the softmax, and are taken back to the prompts for the weighted sum of values.
+
+    Args: query: [R, H, D]; key, value: [R, heads, D].
+    Returns: [R, H, D].
     """
-    num_rows, heads, num_shared = query.shape[2], key.shape[1], query.shape[1] // key.shape[1]
-    view = cache.view(window, num_shared)
+    num_rows, heads = key.shape[:2]
+    num_shared = query.shape[1] // heads
+    scale = cache.asked[layer].scale
+    view = cache.view(cache.asked[layer].window, heads, num_shared, value.dtype)
     keys, values = cache.own.at(layer, key, value)
-    keys[:num_rows, :, cache.column] = key[0].transpose(0, 1)
-    values[:num_rows, :, cache.column] = value[0].transpose(0, 1)
+    keys[:num_rows, :, cache.column] = key
+    values[:num_rows, :, cache.column] = value
     seen = slice(view.own_first, cache.column + 1)
-    rows = query[0].transpose(0, 1).unflatten(1, (heads, num_shared))  # [R, heads, num_shared, D]
-    scores = torch.matmul(rows * scale, keys[:num_rows, :, seen].transpose(-1, -2)).float()
-    if view.own_bias is not None:
-        scores.add_(view.own_bias)
-    values = values[:num_rows, :, seen]
+    keys, values = (t[:num_rows, :, seen].flatten(0, 1) for t in (keys, values))
+    rows = query.reshape(num_rows, heads, num_shared, -1)
+    scores = torch.baddbmm(view.own_bias, rows.flatten(0, 1), keys.transpose(1, 2), alpha=scale)
     if not view.prompt_columns:
-        return torch.matmul(scores.softmax(-1).to(values.dtype), values).flatten(1, 2)[None]
-    shared, lse = _prompt_piece(cache, layer, rows, scale, view)
-    weights = torch.cat([scores, lse[..., None]], -1).softmax(-1).to(values.dtype)
-    own = torch.matmul(weights[..., :-1], values)
-    return own.addcmul_(shared, weights[..., -1:]).flatten(1, 2)[None]
+        weights = scores.softmax(-1, dtype=torch.float32).to(values.dtype)
+        return torch.bmm(weights, values).view(num_rows, heads * num_shared, -1)
+    num_prompts, columns = len(cache.lengths), view.prompt_columns
+    prompt_keys, prompt_values = (t[:num_prompts, :, -columns:].flatten(0, 1) for t in cache.prompts.layers[layer])
+    shared = torch.baddbmm(view.prompt_bias, _by_prompt(cache, rows), prompt_keys.transpose(1, 2), alpha=scale)
+    shared = _by_row(cache, shared, heads, num_shared)
+    joined = torch.cat([shared, scores.view(*shared.shape[:-1], -1)], -1)
+    weights = joined.softmax(-1, dtype=torch.float32).to(values.dtype).view(num_rows, heads, num_shared, -1)
+    out = torch.bmm(weights[..., columns:].flatten(0, 1), values)
+    part = torch.bmm(_by_prompt(cache, weights[..., :columns]), prompt_values)
+    part = _by_row(cache, part, heads, num_shared)
+    return out.view(part.shape).add_(part).view(num_rows, heads * num_shared, -1)
 
 
-def _prompt_piece(cache: Cache, layer: int, rows: Tensor, scale: float, view: View) -> tuple[Tensor, Tensor]:
-    """Attention of rows [R, heads, n, D] over their prompts, each read once; with log-sum-exps [R, heads, n]."""
-    num_prompts, num_shared = len(cache.lengths), rows.shape[2]
-    first = cache.prompts.num_columns - view.prompt_columns
-    keys, values = (t[:num_prompts, :, first:] for t in cache.prompts.layers[layer])
-    cells = rows if cache.grid is None else rows[cache.grid[0]]
-    grid = cells.unflatten(0, (num_prompts, -1)).transpose(1, 2).flatten(2, 3)
-    out, lse = piece(grid, keys, values, scale, view.prompt_bias)
-    out = out.unflatten(2, (-1, num_shared)).transpose(1, 2).flatten(0, 1)
-    lse = lse.unflatten(2, (-1, num_shared)).transpose(1, 2).flatten(0, 1)
-    return (out, lse) if cache.grid is None else (out[cache.grid[1]], lse[cache.grid[1]])
+def _by_prompt(cache: Cache, rows: Tensor) -> Tensor:
+    """[R, heads, n, X] with the rows of a prompt side by side, [prompts * heads, most rows * n, X]."""
+    cells = rows if cache.grid is None else rows.index_select(0, cache.grid.row)
+    grouped = cells.unflatten(0, (len(cache.lengths), -1)).transpose(1, 2)
+    return grouped.reshape(grouped.shape[0] * grouped.shape[1], -1, grouped.shape[-1])
 
 
-def piece(query: Tensor, key: Tensor, value: Tensor, scale: float, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Full attention over some columns and its log-sum-exp (fp32), for merging with other columns.
-
-    On a CPU it is torch's flash kernel, a private function that gives both; elsewhere, or should the
-    function be gone, plain products.
-
-    Args: query: [B, heads, q, D]; key, value: [B, heads, columns, D]; bias: [B, 1, 1 or q, columns].
-    Returns: output [B, heads, q, D], log-sum-exp [B, heads, q].
-    """
-    if query.device.type == "cpu" and query.shape[-1] == value.shape[-1] and _has_flash():
-        mask = None if bias is None else bias.to(query.dtype)
-        flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        out, lse = flash(query, key, value, attn_mask=mask, scale=scale)
-        return out, lse
-    scores = torch.matmul(query * scale, key.transpose(-1, -2)).float()
-    if bias is not None:
-        scores.add_(bias)
-    lse = scores.logsumexp(-1)
-    weights = scores.sub_(lse[..., None]).exp_()
-    return torch.matmul(weights.to(value.dtype), value), lse
-
-
-@functools.cache
-def _has_flash() -> bool:
-    """Whether this torch has the CPU flash kernel; said once where it has not."""
-    try:
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # noqa: B018
-    except AttributeError:
-        log.warning("this torch has no CPU flash attention kernel; sampling uses plain products, which are slower")
-        return False
-    return True
-
-
-@contextmanager
-def shared_attention(module: Any) -> Iterator[None]:
-    """Let the model's attention layers call `attend`, without any mask, until the block ends.
-
-    Raises: ValueError if the model does not take its attention from transformers' interface.
-    """
-    models = [m for m in module.modules() if isinstance(m, transformers.PreTrainedModel)]
-    unable = [type(m).__name__ for m in models if not m._can_set_attn_implementation()]
-    if unable or not models:
-        name = unable[0] if unable else type(module).__name__
-        raise ValueError(f"{name} does not take its attention from transformers' interface; use path='padded'")
-    transformers.AttentionInterface.register("strop_decode", attend)
-    before = {id(m.config): (m.config, m.config._attn_implementation) for m in models}
-    try:
-        for config, _ in before.values():
-            config._attn_implementation = "strop_decode"
-        yield
-    finally:
-        for config, name in before.values():
-            config._attn_implementation = name
+def _by_row(cache: Cache, cells: Tensor, heads: int, num_shared: int) -> Tensor:
+    """The reverse: [R, heads, n, X], or [prompts, rows, heads, n, X] where they stand that way."""
+    grouped = cells.view(len(cache.lengths), heads, -1, num_shared, cells.shape[-1])
+    if cache.grid is None:
+        return grouped.transpose(1, 2)
+    return grouped[cache.grid.slot, :, cache.grid.rank]

@@ -36,13 +36,14 @@ class Slab:
     layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def at(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """The layer's buffers, made at first use for keys and values [1, heads, tokens, dim].
+        """The layer's buffers, made at first use for keys and values [tokens, heads, dim].
 
         Zeros, since columns that a bias hides are still multiplied: garbage may not be finite.
         """
         if layer not in self.layers:
-            shapes = ((self.num_slots, t.shape[1], self.num_columns, t.shape[3]) for t in (key, value))
-            self.layers[layer] = (key.new_zeros(next(shapes)), value.new_zeros(next(shapes)))
+            slots, columns = self.num_slots, self.num_columns
+            pair = (t.new_zeros(slots, t.shape[1], columns, t.shape[2]) for t in (key, value))
+            self.layers[layer] = (next(pair), next(pair))
         return self.layers[layer]
 
     def grow(self, num_slots: int, num_columns: int) -> None:
@@ -81,13 +82,41 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What a layer asked of its attention: the factor of the scores, and the window (None: all)."""
+
+    scale: float
+    window: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class View:
-    """What one kind of layer sees in a decode step: two column ranges, with biases where ragged."""
+    """What one kind of layer sees in a decode step: two column ranges, and the biases of their scores.
+
+    Attributes:
+        own_bias: [R * heads, 1, columns], or one zero where all rows see them all.
+        prompt_bias: [P * heads, 1, columns], or with a row for each query where the window cuts
+            the prompt, or one zero.
+    """
 
     own_first: int
-    own_bias: Tensor | None
+    own_bias: Tensor
     prompt_columns: int
-    prompt_bias: Tensor | None
+    prompt_bias: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Where rows stand when they are grouped by prompt: a grid [P, most rows of a prompt].
+
+    Attributes:
+        row: [P * most] the row in each cell; any row in an empty cell.
+        slot, rank: [R] each row's cell.
+    """
+
+    row: Tensor
+    slot: Tensor
+    rank: Tensor
 
 
 @dataclass(slots=True)
@@ -102,6 +131,8 @@ class Cache:
         start: [R] the column of its first own token.
         column: where this step's tokens stand.
         runs: the packed prompts when the call is a prefill, empty in a decode step.
+        asked: what each layer asked for in its last call.
+        grid: None where the rows already stand grouped by prompt, equally many each.
     """
 
     prompts: Slab
@@ -113,8 +144,10 @@ class Cache:
     start: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     column: int = -1
     runs: list[Run] = field(default_factory=list)
-    grid: tuple[Tensor, Tensor] | None = None
-    views: dict[tuple[int | None, int], View] = field(default_factory=dict)
+    asked: dict[int, Asked] = field(default_factory=dict)
+    grid: Grid | None = None
+    views: dict[tuple[int | None, int, int, torch.dtype], View] = field(default_factory=dict)
+    prompt_views: dict[tuple[int, torch.dtype], tuple[int, Tensor]] = field(default_factory=dict)
 
     def begin_prompts(self, lengths: Sequence[int]) -> int:
         """Prepare a prefill of packed prompts; returns the slot of the first."""
@@ -169,21 +202,18 @@ class Cache:
         self._arrange()
 
     def _arrange(self) -> None:
-        """Where each row stands when rows are grouped by prompt: a grid [P, most rows of a prompt].
-
-        `grid` is the row in each cell (any row in an empty cell) and each row's cell; None where the
-        rows already stand that way.
-        """
+        """Find the grid, and forget what was known of the prompts' columns."""
+        self.prompt_views.clear()
         counts = np.bincount(self.slot, minlength=len(self.lengths))
         most = int(counts.max(initial=0))
         by_prompt = np.argsort(self.slot, kind="stable")
-        rank = np.arange(len(by_prompt)) - np.repeat(np.cumsum(counts) - counts, counts)
-        cell = np.empty_like(by_prompt)
-        cell[by_prompt] = self.slot[by_prompt] * most + rank
-        cells = np.zeros(len(counts) * most, np.int64)
-        cells[cell] = np.arange(len(cell))
-        same = len(cells) == len(cell) and bool((cell == np.arange(len(cell))).all())
-        self.grid = None if same else (self._tensor(cells), self._tensor(cell))
+        rank = np.empty_like(by_prompt)
+        rank[by_prompt] = np.arange(len(by_prompt)) - np.repeat(np.cumsum(counts) - counts, counts)
+        cell = self.slot * most + rank
+        row = np.zeros(len(counts) * most, np.int64)
+        row[cell] = np.arange(len(cell))
+        same = len(row) == len(cell) and bool((cell == np.arange(len(cell))).all())
+        self.grid = None if same else Grid(self._tensor(row), self._tensor(self.slot), self._tensor(rank))
 
     def next_column(self) -> Ints:
         """Move to the column of the next tokens; returns their positions in their sequences, [R]."""
@@ -199,47 +229,53 @@ class Cache:
                 self.own.grow(self.own.num_slots, 2 * self.own.num_columns)
         return self.lengths[self.slot] + self.column - self.start
 
-    def view(self, window: int | None, num_shared: int) -> View:
+    def view(self, window: int | None, heads: int, num_shared: int, dtype: torch.dtype) -> View:
         """The columns a layer sees; a query sees `window` tokens, itself among them (None: all).
 
-        Args: num_shared: query heads that share a key head.
+        Args: heads: key heads; num_shared: query heads that share one; dtype: of the scores.
         """
-        if (window, num_shared) not in self.views:
-            self.views[window, num_shared] = self._view(window, num_shared)
-        return self.views[window, num_shared]
+        key = (window, heads, num_shared, dtype)
+        if key not in self.views:
+            self.views[key] = self._view(window, heads, num_shared, dtype)
+        return self.views[key]
 
-    def _view(self, window: int | None, num_shared: int) -> View:
+    def _view(self, window: int | None, heads: int, num_shared: int, dtype: torch.dtype) -> View:
         first, latest = int(self.start.min()), int(self.start.max())
         if window is not None:
             first = max(first, self.column - window + 1)
-        hidden = np.arange(first, self.column + 1) < self.start[:, None]
-        own_bias = self._bias(hidden)[:, None, None] if first < latest else None
-        seen = self.lengths
+        own_bias = torch.zeros(1, 1, 1, dtype=dtype, device=self.device)
+        if first < latest:
+            hidden = np.arange(first, self.column + 1) < self.start[:, None]
+            own_bias = self._bias(hidden[:, None], heads, dtype)
         if window is not None:  # what the window leaves of the prompt differs by row
-            left = window - (self.column - self.start + 1)
-            seen = np.minimum(self.lengths[self.slot], np.maximum(left, 0))
-            if bool((seen == self.lengths[self.slot]).all()):
-                return View(first, own_bias, *self._prompt_view(self.lengths, None))
-            return View(first, own_bias, *self._prompt_view(seen, num_shared))
-        return View(first, own_bias, *self._prompt_view(seen, None))
+            whole = self.lengths[self.slot]
+            seen = np.clip(window - (self.column - self.start + 1), 0, whole)
+            if bool((seen < whole).any()):
+                return View(first, own_bias, *self._cut_prompts(seen, heads, num_shared, dtype))
+        return View(first, own_bias, *self._whole_prompts(heads, dtype))
 
-    def _prompt_view(self, seen: Ints, num_shared: int | None) -> tuple[int, Tensor | None]:
-        """Columns of the prompts in sight and a bias where not all see them all.
+    def _whole_prompts(self, heads: int, dtype: torch.dtype) -> tuple[int, Tensor]:
+        """Columns of the prompts and a bias that hides what stands before the shorter ones."""
+        if (heads, dtype) not in self.prompt_views:
+            most = int(self.lengths.max())
+            hidden = np.arange(most, 0, -1) > self.lengths[:, None]
+            bias = torch.zeros(1, 1, 1, dtype=dtype, device=self.device)
+            if hidden.any():
+                bias = self._bias(hidden[:, None], heads, dtype)
+            self.prompt_views[heads, dtype] = most, bias
+        return self.prompt_views[heads, dtype]
 
-        Args: seen: tokens in sight, [P], or [R] when `num_shared` query heads a row differ by row.
-        """
+    def _cut_prompts(self, seen: Ints, heads: int, num_shared: int, dtype: torch.dtype) -> tuple[int, Tensor]:
+        """Columns of the prompts and a bias where the rows see so many of their tokens, [R]."""
         most = int(seen.max())
-        if int(seen.min()) == most:
-            return most, None
-        hidden = self._bias(np.arange(most, 0, -1) > seen[:, None])
-        if num_shared is None:
-            return most, hidden[:, None, None]
-        gridded = hidden if self.grid is None else hidden[self.grid[0]]
-        gridded = gridded.unflatten(0, (len(self.lengths), -1))
-        return most, gridded.repeat_interleave(num_shared, 1)[:, None]
+        by_cell = seen if self.grid is None else seen[self.grid.row.cpu().numpy()]
+        hidden = np.arange(most, 0, -1) > by_cell.reshape(len(self.lengths), -1, 1)
+        return most, self._bias(hidden.repeat(num_shared, 1), heads, dtype)
 
-    def _bias(self, hidden: Bools) -> Tensor:
-        return self._tensor(np.where(hidden, np.float32(HIDDEN), np.float32(0)))
+    def _bias(self, hidden: Bools, heads: int, dtype: torch.dtype) -> Tensor:
+        """[N, q, columns] of what is hidden, as a bias for each of N * heads."""
+        bias = np.where(hidden, np.float32(HIDDEN), np.float32(0))
+        return self._tensor(bias.repeat(heads, 0)).to(dtype)
 
     def _tensor(self, array: Any) -> Tensor:
         return torch.from_numpy(array).to(self.device)

@@ -9,6 +9,7 @@ Left out: speculative decoding, graphs and compiled steps, beams, more than one 
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,17 +19,21 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from strop.lazy import lazy_module
-from strop.rollout.attention import shared_attention
+from strop.rollout.attention import attend
 from strop.rollout.cache import Cache, Slab
 from strop.rollout.draw import Draws
+from strop.rollout.lean import Steps, recognise
 from strop.rollout.padded import decode_padded
 from strop.rollout.transcript import Ints, Sampled, Stop, Transcript
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from strop.model import decode as model_decode
 else:
     torch = lazy_module("torch")
+    model_decode = lazy_module("strop.model.decode")
 
 __all__ = ["Sampled", "sample"]
 
@@ -86,7 +91,7 @@ def sample(
     draws = Draws(temperature, top_k, top_p, seed, step, first_index, max_new_tokens)
     with _sampling(module):
         if path == "shared":
-            with shared_attention(module):
+            with model_decode.attending(module, attend):
                 _decode_shared(module, prompts, num_samples, rows or ROWS, draws, transcript)
         else:
             log.warning("sampling on the padded path: each row prefills its own prompt, which is slower")
@@ -112,6 +117,7 @@ def _decode_shared(
     longest = max(map(len, prompts))
     num_prompts = -(-num_rows // min(num_samples, num_rows))
     cache = Cache(Slab(num_prompts, longest), Slab(num_rows, min(64, draws.num_tokens)), device)
+    steps = Steps(module, functools.partial(_through_modules, module), recognise(module, longest + draws.num_tokens))
     ids = np.zeros(0, np.int64)
     while waiting or len(ids):
         free = num_rows - len(ids)
@@ -119,7 +125,7 @@ def _decode_shared(
             ids = np.concatenate([ids, _start(module, _take(waiting, free), cache, draws, transcript)])
             ids = ids[cache.drop_rows(transcript.finished(cache.row))]
         else:
-            ids = _step(module, ids, cache, draws, transcript)
+            ids = _step(steps, ids, cache, draws, transcript)
 
 
 def _units(prompts: Sequence[Sequence[int]], num_samples: int, num_rows: int) -> list[_Unit]:
@@ -150,8 +156,8 @@ def _start(module: Any, units: list[_Unit], cache: Cache, draws: Draws, transcri
     first = cache.begin_prompts(lengths)
     ids = np.concatenate([np.array(unit.prompt, np.int64) for unit in units])
     positions = np.concatenate([np.arange(n) for n in lengths])
-    last = torch.from_numpy(np.cumsum(lengths) - 1).to(cache.device)
-    logits = _forward(module, ids, positions, cache, last)
+    inputs = (torch.from_numpy(array).to(cache.device) for array in (ids, positions, np.cumsum(lengths) - 1))
+    logits = _through_modules(module, next(inputs), next(inputs), cache, next(inputs))
     rows = np.concatenate([np.array(unit.rows, np.int64) for unit in units])
     owner = np.repeat(np.arange(len(units)), [len(unit.rows) for unit in units])
     new, logprobs = draws(logits, rows, transcript.length[rows], torch.from_numpy(owner).to(cache.device))
@@ -160,19 +166,18 @@ def _start(module: Any, units: list[_Unit], cache: Cache, draws: Draws, transcri
     return new
 
 
-def _step(module: Any, ids: Ints, cache: Cache, draws: Draws, transcript: Transcript) -> Ints:
+def _step(steps: Steps, ids: Ints, cache: Cache, draws: Draws, transcript: Transcript) -> Ints:
     """Feed each live row's newest token and draw its next; returns the next tokens of rows still live."""
-    logits = _forward(module, ids, cache.next_column(), cache, 0)
-    new, logprobs = draws(logits, cache.row, transcript.length[cache.row])
+    fed, positions = (torch.from_numpy(array).to(cache.device) for array in (ids, cache.next_column()))
+    new, logprobs = draws(steps(fed, positions, cache), cache.row, transcript.length[cache.row])
     done = transcript.write(cache.row, new, logprobs)
     return new[cache.drop_rows(done)] if done.any() else new
 
 
-def _forward(module: Any, ids: Ints, positions: Ints, cache: Cache, keep: Tensor | int) -> Tensor:
+def _through_modules(module: Any, ids: Tensor, positions: Tensor, cache: Cache, keep: Tensor | int = 0) -> Tensor:
     """Logits of a packed row at the kept places, [places, V]."""
-    inputs = (torch.from_numpy(array)[None].to(cache.device) for array in (ids, positions))
     out = module(
-        input_ids=next(inputs), position_ids=next(inputs), use_cache=False, logits_to_keep=keep, rollout_cache=cache
+        input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=keep, rollout_cache=cache
     )
     logits: Tensor = out.logits[0]
     return logits

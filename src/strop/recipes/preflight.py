@@ -1,0 +1,94 @@
+"""What can be seen to be wrong with a run's inputs before it begins: model folders, data files, rewards' code.
+
+Needs no torch, so that a wrong path or column is told at once and leaves no run directory behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from strop.data.formats import Dataset, load_dataset
+from strop.data.read import data_files
+from strop.recipes import artifacts
+from strop.recipes.settings import Data, EvaluateStage, PreferenceStage, Recipe, Stage
+
+PAIRS = ("preference", "ranking")
+ANSWERED = (*PAIRS, "language_modeling", "prompt_completion")
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+
+
+def check_inputs(recipe: Recipe) -> None:
+    """Look at every file and folder the recipe names, and at the first rows of its data.
+
+    Raises: ValueError naming all that is wrong.
+    """
+    found = dict.fromkeys(text for stage in recipe.stages for text in _stage(recipe, stage))
+    if found:
+        raise ValueError("\n".join(found))
+
+
+def check_model(model: str) -> str:
+    """What is wrong with a model's name or folder, as far as its files tell; empty where nothing is."""
+    folder = Path(model).expanduser()
+    if folder.is_file():
+        return f"{model}: a file; name the folder that it is in"
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            return f"{model}: no model folder, for it has no config.json"
+        if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+            return f"{model}: has no tokenizer (tokenizer.json); save the tokenizer in the model's folder"
+        return ""
+    is_path = model.startswith((".", "/", "~")) or model.count("/") > 1
+    return f"{model}: no such folder" if is_path else ""  # else it may be a hub name
+
+
+def require_model(model: str) -> None:
+    """Raises ValueError where `check_model` finds something wrong."""
+    if trouble := check_model(model):
+        raise ValueError(trouble)
+
+
+def _stage(recipe: Recipe, stage: Stage) -> Iterator[str]:
+    inputs = artifacts.inputs_of(recipe, stage)
+    for key in ("model", "reference", "baseline"):
+        named = inputs.get(key, "@")
+        if not named.startswith(("@", "world:")) and (trouble := check_model(named)):
+            yield f"{stage.name}.{key}: {trouble}"
+    for key, data in artifacts.sources_of(stage).items():
+        yield from (f"{stage.name}.{key}: {trouble}" for trouble in _data(stage, data))
+    for key, file in artifacts.code_files(stage):
+        if not file.is_file():
+            yield f"{stage.name}.{key}: {file}: no such file"
+
+
+def _data(stage: Stage, data: Data) -> list[str]:
+    """What is wrong with data, by its files and the first rows; what other libraries read is left to them."""
+    paths = artifacts.paths_of(data)
+    if any(path.startswith(("@", "world:")) for path in paths):
+        return []
+    try:
+        local = [bool(data_files(path, data.split)) for path in paths]
+        if not all(local):
+            return []
+        found = load_dataset(paths, kind=data.kind, columns=data.columns, split=data.split, limit=1, system=data.system)
+    except ValueError as error:
+        return [str(error)]
+    return [trouble] if (trouble := wrong_kind(stage, found)) else []
+
+
+def wrong_kind(stage: Stage, found: Dataset) -> str:
+    """Why a stage can do nothing with rows of their kind; empty where it can."""
+    kinds: tuple[str, ...] = (found.kind,)
+    use = ""
+    if isinstance(stage, PreferenceStage):
+        kinds, use = PAIRS, "this stage trains on"
+    elif isinstance(stage, EvaluateStage) and not stage.rewards:
+        kinds, use = ANSWERED, "without rewards (as rewards=number) the rows' own answers are evaluated, which needs"
+    if found.kind in kinds:
+        return ""
+    return (
+        f"read as {found.kind} ({found.shape}), but {use} {' or '.join(kinds)}; "
+        f"the columns are {', '.join(found.columns)}; map them with data.columns, or choose another recipe"
+    )

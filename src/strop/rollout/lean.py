@@ -1,0 +1,311 @@
+"""A decode step of the Llama-like block in few operations, on the model's own weights.
+
+At one token a row most of a step through the model's modules is the calls themselves: norms of seven
+operations, rotary embedding of a dozen, masks. Here a layer is about forty operations with the same
+results. A model is recognised by the classes of all its parts, none of them altered, and the step is
+used only once it has been compared with the model's own; otherwise the modules run.
+
+Left out: Gemma's later generations (norms behind the blocks), fused projections (Phi), experts,
+rotary embeddings whose frequencies change with the length, adapters, quantised weights: the modules
+run these. Weights are not concatenated: one product for query, key and value took as long as three.
+"""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from strop.lazy import lazy_module
+from strop.rollout.attention import attend_rows
+from strop.rollout.cache import Cache
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = lazy_module("torch")
+
+FAMILIES = ("gemma", "llama", "mistral", "qwen2", "qwen3")
+"""Families of transformers whose block this is; others may share its names and not its arithmetic."""
+PARTS = ("torch.nn.modules", "transformers.activations")
+"""Where the parts come from that a family does not define itself."""
+STATIC_ROTARY = ("default", "linear", "llama3", "yarn")
+"""Rotary embeddings that give a position the same angles whatever the length."""
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.15}
+"""Largest difference to the modules' step: of log-probs in nats, of keys and values in their largest."""
+ENLARGED = 16.0
+"""Final hidden states are multiplied by this for the comparison, so that a soft cap of logits shows."""
+
+log = logging.getLogger(__name__)
+
+Modules = Callable[["Tensor", "Tensor", Cache], "Tensor"]
+"""The model's own step: ids [R], positions [R] and the cache give logits [R, V]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A linear layer's weight [in, out] and bias [out]."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        if self.bias is None:
+            return torch.mm(x, self.weight, out=out)
+        return torch.addmm(self.bias, x, self.weight, out=out)
+
+    def add_to(self, hidden: Tensor, x: Tensor) -> None:
+        """Add the layer's output to the residual stream, in place."""
+        if hidden.dtype != x.dtype or self.bias is not None:
+            hidden.add_(self(x))
+        else:
+            hidden.addmm_(x, self.weight)
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """Root-mean-square norm over the last dimension: x / sqrt(mean(x^2) + eps) * gain."""
+
+    gain: Tensor
+    eps: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        inverse = torch.linalg.vecdot(wide, wide).div_(x.shape[-1]).add_(self.eps).rsqrt_()
+        return (wide * inverse.unsqueeze(-1)).to(x.dtype).mul_(self.gain)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One block. head_norm: of query and key heads, its gain [H + heads, D]; None where there is none."""
+
+    index: int
+    before_attention: Norm
+    query: Linear
+    key: Linear
+    value: Linear
+    head_norm: Norm | None
+    out: Linear
+    before_mlp: Norm
+    gate: Linear
+    up: Linear
+    down: Linear
+
+
+@dataclass(frozen=True, slots=True)
+class Lean:
+    """The model's step; made for one call of `sample`, since training changes the weights.
+
+    Attributes:
+        cos, sin: [positions, D] of the model's rotary embedding, sin with the rotation's sign.
+        num_heads, head_dim: H of the queries, and D.
+        dtype: of the products.
+    """
+
+    embed: Callable[[Tensor], Tensor]
+    layers: tuple[Layer, ...]
+    norm: Norm
+    head: Linear
+    activation: Callable[[Tensor], Tensor]
+    cos: Tensor
+    sin: Tensor
+    num_heads: int
+    head_dim: int
+    dtype: torch.dtype
+
+    def __call__(self, ids: Tensor, positions: Tensor, cache: Cache, enlarged: float = 1.0) -> Tensor:
+        """Logits [R, V] of one token a row; writes its keys and values as the modules do.
+
+        Args: ids, positions: [R]; enlarged: a factor of the final hidden states.
+        """
+        with torch.autocast(ids.device.type, enabled=False):
+            hidden = self.embed(ids)
+            cos, sin = self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1)
+            for layer in self.layers:
+                layer.out.add_to(hidden, self._attention(layer, hidden, cos, sin, cache))
+                x = layer.before_mlp(hidden).to(self.dtype)
+                layer.down.add_to(hidden, self.activation(layer.gate(x)).mul_(layer.up(x)))
+            x = self.norm(hidden).to(self.dtype)
+            return self.head(x if enlarged == 1 else x * enlarged)
+
+    def _attention(self, layer: Layer, hidden: Tensor, cos: Tensor, sin: Tensor, cache: Cache) -> Tensor:
+        """What the heads of one layer read, [R, H * D]."""
+        x = layer.before_attention(hidden).to(self.dtype)
+        width = layer.query.weight.shape[1]
+        both = x.new_empty(len(x), width + layer.key.weight.shape[1])
+        layer.query(x, out=both[:, :width])
+        layer.key(x, out=both[:, width:])
+        heads = both.view(len(x), -1, self.head_dim)
+        if layer.head_norm is not None:
+            heads = layer.head_norm(heads)
+        turned = heads * cos
+        turned.addcmul_(heads.roll(self.head_dim // 2, -1), sin)
+        value = layer.value(x).view(len(x), -1, self.head_dim)
+        out = attend_rows(cache, layer.index, turned[:, : self.num_heads], turned[:, self.num_heads :], value)
+        return out.flatten(1)
+
+
+def recognise(module: Any, num_positions: int) -> Lean | None:
+    """The lean step of a model, or None where its modules must run.
+
+    Args: num_positions: the longest prompt and completion together.
+    """
+    if not _is_plain(module):
+        return None
+    body, head = module.base_model, module.get_output_embeddings()
+    weight = body.embed_tokens.weight
+    device, dtype = weight.device, weight.dtype
+    if torch.is_autocast_enabled(device.type):
+        dtype = torch.get_autocast_dtype(device.type)
+    attention = body.layers[0].self_attn
+    head_dim = attention.head_dim
+    if _name(dtype) not in TOLERANCE or body.rotary_emb.rope_type not in STATIC_ROTARY:
+        return None
+    cos, sin = body.rotary_emb(weight.new_empty(1), torch.arange(num_positions, device=device)[None])
+    if cos.shape[-1] != head_dim or any(p.dtype != weight.dtype or p.device != device for p in module.parameters()):
+        return None
+    half = head_dim // 2
+    act = body.layers[0].mlp.act_fn
+    silu = isinstance(act, torch.nn.SiLU)
+    return Lean(
+        embed=body.embed_tokens,
+        layers=tuple(_layer(layer, dtype) for layer in body.layers),
+        norm=_norm(body.norm),
+        head=_linear(head, dtype),
+        activation=(lambda x: torch.nn.functional.silu(x, inplace=True)) if silu else act,
+        cos=cos[0].to(dtype),
+        sin=torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1).to(dtype),
+        num_heads=attention.q_proj.out_features // head_dim,
+        head_dim=head_dim,
+        dtype=dtype,
+    )
+
+
+def _is_plain(module: Any) -> bool:
+    """Whether every part is of a known class and runs that class's own forward, without hooks."""
+    source = type(module).__module__
+    if source not in [f"transformers.models.{name}.modeling_{name}" for name in FAMILIES]:
+        return False
+    for part in module.modules():
+        known = type(part).__module__
+        if known != source and not known.startswith(PARTS):
+            return False
+        forward = vars(part).get("forward")
+        altered = forward is not None and not forward.__module__.startswith("strop.model.")  # ours compute the same
+        if altered or part._forward_hooks or part._forward_pre_hooks:
+            return False
+    layers = module.base_model.layers
+    linear = [p for layer in layers for name, p in layer.named_modules() if name.endswith("_proj")]
+    types = {type(p) for p in (*linear, module.get_output_embeddings())}
+    return len(layers) == module.config.num_hidden_layers and types == {torch.nn.Linear}
+
+
+def _layer(layer: Any, dtype: torch.dtype) -> Layer:
+    own, mlp = layer.self_attn, layer.mlp
+    norm = None
+    parts = dict(own.named_children())
+    if "q_norm" in parts:
+        queries, keys = _norm(own.q_norm), _norm(own.k_norm)
+        assert queries.eps == keys.eps
+        counts = (own.q_proj.out_features // own.head_dim, own.k_proj.out_features // own.head_dim)
+        gains = [n.gain.expand(count, -1) for n, count in zip((queries, keys), counts, strict=True)]
+        norm = Norm(torch.cat(gains).to(dtype), queries.eps)
+    return Layer(
+        index=own.layer_idx,
+        before_attention=_norm(layer.input_layernorm),
+        query=_linear(own.q_proj, dtype),
+        key=_linear(own.k_proj, dtype),
+        value=_linear(own.v_proj, dtype),
+        head_norm=norm,
+        out=_linear(own.o_proj, dtype),
+        before_mlp=_norm(layer.post_attention_layernorm),
+        gate=_linear(mlp.gate_proj, dtype),
+        up=_linear(mlp.up_proj, dtype),
+        down=_linear(mlp.down_proj, dtype),
+    )
+
+
+def _linear(module: Any, dtype: torch.dtype) -> Linear:
+    bias = None if module.bias is None else module.bias.detach().to(dtype)
+    return Linear(module.weight.detach().t().to(dtype), bias)
+
+
+def _norm(module: Any) -> Norm:
+    """The norm, its gain read from what it does to ones: some families store gain - 1."""
+    names = [name for name in ("variance_epsilon", "eps") if name in vars(module)]
+    size = 1024.0  # so large that eps vanishes, and a power of two, whose norm is exact
+    return Norm(module(torch.full_like(module.weight, size)).detach(), float(vars(module)[names[0]]))
+
+
+_agreed: weakref.WeakKeyDictionary[Any, dict[tuple[object, ...], bool]] = weakref.WeakKeyDictionary()
+"""For each model, and kind of step, whether the comparison found the lean step and the modules' equal."""
+
+
+@dataclass(slots=True)
+class Steps:
+    """Decode steps of one call of `sample`: lean ones where the model is recognised and they agree.
+
+    Attributes: lean: None where the modules run; modules: the model's own step.
+    """
+
+    module: Any
+    modules: Modules
+    lean: Lean | None
+    compared: bool = field(default=False)
+
+    def __call__(self, ids: Tensor, positions: Tensor, cache: Cache) -> Tensor:
+        """Logits [R, V] of one token a row."""
+        if self.lean is not None and not self.compared:
+            self.compared = True
+            if not _agrees(self.module, self.modules, self.lean, ids, positions, cache):
+                self.lean = None
+        return (self.lean or self.modules)(ids, positions, cache)
+
+
+def _agrees(module: Any, modules: Modules, lean: Lean, ids: Tensor, positions: Tensor, cache: Cache) -> bool:
+    """Whether the lean step does what the modules do, found once a model and kind of step.
+
+    Compared are the keys and values that each layer writes, and the log-probs at enlarged hidden states.
+    """
+    known = _agreed.setdefault(module, {})
+    kind = (lean.dtype, str(ids.device), len(lean.layers))
+    if kind in known:
+        return known[kind]
+    with _enlarged(module.base_model.norm):
+        want = modules(ids, positions, cache).float().log_softmax(-1)
+    written = _written(cache, len(ids))
+    got = lean(ids, positions, cache, ENLARGED).float().log_softmax(-1)
+    if not bool(torch.isfinite(want).all()):
+        return False  # says nothing about the step; drawing from such logits is refused
+    errors = [float((got - want).abs().max()) / ENLARGED]
+    for new, old in zip(_written(cache, len(ids)), written, strict=True):
+        errors.append(float((new - old).abs().max() / old.abs().max().clamp(min=1e-30)))
+    known[kind] = max(errors) <= TOLERANCE[_name(lean.dtype)]
+    if not known[kind]:
+        name = type(module).__name__
+        log.warning("%s: the lean decode step is off by %.2g; sampling runs the modules, slower", name, max(errors))
+    return known[kind]
+
+
+@contextmanager
+def _enlarged(norm: Any) -> Iterator[None]:
+    """Multiply a module's output until the block ends."""
+    handle = norm.register_forward_hook(lambda _module, _inputs, output: output * ENLARGED)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _written(cache: Cache, num_rows: int) -> list[Tensor]:
+    """Copies of what the layers wrote in this step, in the order of the layers."""
+    pairs = [cache.own.layers[layer] for layer in sorted(cache.own.layers)]
+    return [t[:num_rows, :, cache.column].float().clone() for pair in pairs for t in pair]
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
