@@ -20,6 +20,7 @@ these take the padded path.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,12 +165,10 @@ class _Cascade(torch.autograd.Function):
         result = query.new_empty(1, length, num_kv * repeat, width)
         out = _heads(result, num_kv)
         lse = torch.empty(num_kv, repeat, length, dtype=torch.float32)
-        for p in plan.own:
-            part, part_lse = _flash(
-                q[:, :, p.q0 : p.q1], k[:, :, p.k0 : p.k1], v[:, :, p.k0 : p.k1], 0.0, True, scale=scale
-            )
-            out[:, :, p.q0 : p.q1] = part
-            lse[:, :, p.q0 : p.q1] = part_lse
+        sizes = [p.q1 - p.q0 for p in plan.own]  # these tile the row in order
+        own = [_flash(*part, 0.0, True, scale=scale) for part in _each(sizes, q, k, v)]
+        torch._foreach_copy_(out.split(sizes, 2), [part for part, _ in own])
+        torch.cat([part_lse for _, part_lse in own], 2, out=lse)
         for p in plan.over:
             rows, columns = slice(p.q0, p.q1), slice(p.k0, p.k1)
             part, part_lse = _flash(_fold(q[:, :, rows]), k[:, :1, columns], v[:, :1, columns], 0.0, False, scale=scale)
@@ -189,15 +188,13 @@ class _Cascade(torch.autograd.Function):
         grad_value = value.new_empty(1, length, num_kv, width)
         gq = _heads(grad_query, num_kv)
         gk, gv = grad_key[0].transpose(0, 1), grad_value[0].transpose(0, 1)
-        for p in ctx.plan.own:  # every token is in one of these, so each entry is written once
-            rows = slice(p.q0, p.q1)
-            dq, dk, dv = _flash_backward(
-                grad_out[:, :, rows], q[:, :, rows], k[:, :, rows], v[:, :, rows],
-                out[:, :, rows], lse[:, :, rows], 0.0, True, scale=ctx.scale,
-            )  # fmt: skip
-            gq[:, :, rows] = dq
-            torch.sum(dk, 1, out=gk[:, rows])
-            torch.sum(dv, 1, out=gv[:, rows])
+        sizes = [p.q1 - p.q0 for p in ctx.plan.own]
+        own = [
+            _flash_backward(*part, 0.0, True, scale=ctx.scale) for part in _each(sizes, grad_out, q, k, v, out, lse)
+        ]
+        torch._foreach_copy_(gq.split(sizes, 2), [dq for dq, _, _ in own])
+        torch._foreach_copy_(gk.split(sizes, 1), [dk.sum(1) if repeat > 1 else dk[:, 0] for _, dk, _ in own])
+        torch._foreach_copy_(gv.split(sizes, 1), [dv.sum(1) if repeat > 1 else dv[:, 0] for _, _, dv in own])
         for p in ctx.plan.over:
             rows, columns = slice(p.q0, p.q1), slice(p.k0, p.k1)
             dq, dk, dv = _flash_backward(
@@ -221,6 +218,11 @@ def _heads(rows: Tensor, num_kv: int) -> Tensor:
     """[1, P, H, D] seen as [H_kv, H / H_kv, P, D]."""
     seen: Tensor = rows[0].transpose(0, 1).unflatten(0, (num_kv, -1))
     return seen
+
+
+def _each(sizes: list[int], *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The tensors' parts of these sizes along the packed row (their third dimension), side by side."""
+    return zip(*(tensor.split(sizes, 2) for tensor in tensors), strict=True)
 
 
 def _fold(rows: Tensor) -> Tensor:

@@ -87,37 +87,44 @@ def attend_rows(cache: Cache, layer: int, query: Tensor, key: Tensor, value: Ten
     Args: query: [R, H, D]; key, value: [R, heads, D].
     Returns: [R, H, D].
     """
-    num_rows, heads = key.shape[:2]
+    num_rows, heads, dim = key.shape
     num_shared = query.shape[1] // heads
     scale = cache.asked[layer].scale
     view = cache.view(cache.asked[layer].window, heads, num_shared, value.dtype)
-    keys, values = cache.own.at(layer, key, value)
-    keys[:num_rows, :, cache.column] = key
-    values[:num_rows, :, cache.column] = value
-    seen = slice(view.own_first, cache.column + 1)
-    keys, values = (t[:num_rows, :, seen].flatten(0, 1) for t in (keys, values))
-    rows = query.reshape(num_rows, heads, num_shared, -1)
-    scores = torch.baddbmm(view.own_bias, rows.flatten(0, 1), keys.transpose(1, 2), alpha=scale)
-    if not view.prompt_columns:
-        weights = scores.softmax(-1, dtype=torch.float32).to(values.dtype)
-        return torch.bmm(weights, values).view(num_rows, heads * num_shared, -1)
-    num_prompts, columns = len(cache.lengths), view.prompt_columns
-    prompt_keys, prompt_values = (t[:num_prompts, :, -columns:].flatten(0, 1) for t in cache.prompts.layers[layer])
-    shared = torch.baddbmm(view.prompt_bias, _by_prompt(cache, rows), prompt_keys.transpose(1, 2), alpha=scale)
+    num_own, num_prompt = cache.column + 1 - view.own_first, view.prompt_columns
+    own = [t.narrow(0, 0, num_rows) for t in cache.own.at(layer, key, value)]
+    own[0].select(2, cache.column).copy_(key)
+    own[1].select(2, cache.column).copy_(value)
+    keys, values = (t.narrow(2, view.own_first, num_own).flatten(0, 1) for t in own)
+    rows = query.reshape(num_rows * heads, num_shared, dim)
+    scores = torch.baddbmm(view.own_bias, rows, keys.mT, alpha=scale)
+    if not num_prompt:
+        return torch.bmm(_softmax(scores, values.dtype), values).view(num_rows, heads * num_shared, -1)
+    prompts = (t[: len(cache.lengths), :, -num_prompt:].flatten(0, 1) for t in cache.prompts.layers[layer])
+    shared = torch.baddbmm(view.prompt_bias, _by_prompt(cache, rows, num_rows), next(prompts).mT, alpha=scale)
     shared = _by_row(cache, shared, heads, num_shared)
-    joined = torch.cat([shared, scores.view(*shared.shape[:-1], -1)], -1)
-    weights = joined.softmax(-1, dtype=torch.float32).to(values.dtype).view(num_rows, heads, num_shared, -1)
-    out = torch.bmm(weights[..., columns:].flatten(0, 1), values)
-    part = torch.bmm(_by_prompt(cache, weights[..., :columns]), prompt_values)
+    joined = torch.cat([shared, scores.view(*shared.shape[:-1], num_own)], -1)
+    weights = _softmax(joined, values.dtype).view(num_rows * heads, num_shared, -1)
+    out = torch.bmm(weights.narrow(2, num_prompt, num_own), values)
+    part = torch.bmm(_by_prompt(cache, weights.narrow(2, 0, num_prompt), num_rows), next(prompts))
     part = _by_row(cache, part, heads, num_shared)
     return out.view(part.shape).add_(part).view(num_rows, heads * num_shared, -1)
 
 
-def _by_prompt(cache: Cache, rows: Tensor) -> Tensor:
-    """[R, heads, n, X] with the rows of a prompt side by side, [prompts * heads, most rows * n, X]."""
-    cells = rows if cache.grid is None else rows.index_select(0, cache.grid.row)
-    grouped = cells.unflatten(0, (len(cache.lengths), -1)).transpose(1, 2)
-    return grouped.reshape(grouped.shape[0] * grouped.shape[1], -1, grouped.shape[-1])
+def _softmax(scores: Tensor, dtype: torch.dtype) -> Tensor:
+    """Over the last dimension, in fp32."""
+    return scores.softmax(-1, dtype=torch.float32).to(dtype)
+
+
+def _by_prompt(cache: Cache, rows: Tensor, num_rows: int) -> Tensor:
+    """[R * heads, n, X] with the rows of a prompt side by side, [prompts * heads, most rows * n, X]."""
+    num_prompts, (_, num_shared, last) = len(cache.lengths), rows.shape
+    if cache.grid is not None:
+        rows = rows.view(num_rows, -1, num_shared, last).index_select(0, cache.grid.row)
+        num_rows = len(rows)
+    rows = rows.view(num_prompts, num_rows // num_prompts, -1, num_shared, last)
+    heads = rows.shape[2]
+    return rows.transpose(1, 2).reshape(num_prompts * heads, -1, last)
 
 
 def _by_row(cache: Cache, cells: Tensor, heads: int, num_shared: int) -> Tensor:

@@ -24,6 +24,8 @@ else:
     torch = lazy_module("torch")
 
 _WORD = (1 << 64) - 1
+_BELOW_ONE = 1 - 2.0**-53
+"""The largest fp64 below 1; any number times it is rounded to below that number."""
 
 
 @dataclass(slots=True)
@@ -103,12 +105,17 @@ def draw(
         logprobs = _checked(logits.gather(-1, best[:, None]).squeeze(-1) - logits.logsumexp(-1))
         return (best, logprobs) if owner is None else (best[owner], logprobs[owner])
     weights = torch.softmax(logits if temperature == 1 else logits.mul_(1 / temperature), -1)
-    total = _checked(_block_sums(weights).sum(-1, dtype=torch.float64))  # the softmax's own rounding cancels
-    owner = torch.arange(len(weights), device=weights.device) if owner is None else owner
-    kept = weights if top_k is None and top_p is None else truncated(weights, top_k, top_p)
-    tokens = search(kept, uniform, owner)
-    logprobs = weights[owner, tokens].double().log() - total[owner].log()
-    return tokens, logprobs.float()
+    blocks = _block_sums(weights)
+    total = _checked(blocks.sum(-1, dtype=torch.float64))  # the softmax's own rounding cancels
+    if owner is None:
+        owner = torch.arange(len(weights), device=weights.device)
+    else:
+        blocks, total = blocks[owner], total[owner]
+    if top_k is None and top_p is None:
+        tokens = _search(weights, blocks, uniform, owner)
+    else:
+        tokens = search(truncated(weights, top_k, top_p), uniform, owner)
+    return tokens, (weights[owner, tokens] / total).log_().float()
 
 
 def truncated(weights: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
@@ -134,31 +141,35 @@ def search(weights: Tensor, uniform: Tensor, owner: Tensor) -> Tensor:
 
     Args: weights: [P, V], not negative; uniform: [R] fp64; owner: [R] row of `weights`.
     """
+    return _search(weights, _block_sums(weights)[owner], uniform, owner)
+
+
+def _search(weights: Tensor, blocks: Tensor, uniform: Tensor, owner: Tensor) -> Tensor:
+    """The same with the block sums [R, blocks] of each draw's row."""
     size = weights.shape[-1]
     width = _block_width(size)
-    block, rest = _first_above(_block_sums(weights).double()[owner], uniform)
-    first = block * width
+    cumulative = blocks.cumsum(-1, dtype=torch.float64)
+    target, block = _first_above(cumulative, uniform)
+    inside = blocks.gather(-1, block)
+    rest = cumulative.gather(-1, block).sub_(inside).sub_(target).neg_().div_(inside).clamp_(min=0.0)
+    first = block.squeeze(-1) * width
+    if size % width == 0:
+        entries = weights.view(len(weights), -1, width)[owner, block.squeeze(-1)]
+        return first + _first_above(entries.cumsum(-1, dtype=torch.float64), rest.squeeze(-1))[1].squeeze(-1)
     start = first.clamp(max=size - width)  # the last block is short: read its width of tokens up to the end
-    entries = weights.unfold(-1, width, 1)[owner, start].double()
-    if size % width:
-        entries.masked_fill_(start[:, None] + torch.arange(width, device=start.device) < first[:, None], 0.0)
-    return start + _first_above(entries, rest)[0]
+    entries = weights.unfold(-1, width, 1)[owner, start]
+    entries.masked_fill_(start[:, None] + torch.arange(width, device=start.device) < first[:, None], 0.0)
+    return start + _first_above(entries.cumsum(-1, dtype=torch.float64), rest.squeeze(-1))[1].squeeze(-1)
 
 
-def _first_above(weights: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """Index of the first cumulative weight above uniform * total, and how far into it that is.
+def _first_above(cumulative: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """uniform * total, and the index of the first cumulative weight above it, [R, 1] each.
 
-    The index is at most the last positive weight's, whatever rounding does; the second number is
-    the uniform number that remains for a search inside the entry.
+    The product stays below the total whatever rounding does, so the index is at most that of the
+    last positive weight.
     """
-    cumulative = weights.cumsum(-1)
-    total = cumulative[:, -1:].contiguous()
-    target = uniform[:, None] * total
-    last = torch.searchsorted(cumulative, total)  # the first to reach the total is the last positive one
-    index = torch.minimum(torch.searchsorted(cumulative, target, right=True), last)
-    width = weights.gather(-1, index)
-    inside = (target - (cumulative.gather(-1, index) - width)) / width
-    return index.squeeze(-1), inside.squeeze(-1).clamp_(0.0, 1.0)
+    target = uniform.clamp(max=_BELOW_ONE).unsqueeze(-1) * cumulative[:, -1:]
+    return target, torch.searchsorted(cumulative, target, right=True)
 
 
 def _block_sums(weights: Tensor) -> Tensor:
@@ -176,7 +187,7 @@ def _block_width(size: int) -> int:
 
 
 def _checked(values: Tensor) -> Tensor:
-    if not bool(torch.isfinite(values).all()):
+    if not math.isfinite(float(values.sum())):
         raise ValueError(
             "the model's logits are not finite, so no token can be sampled; the weights have diverged: "
             "go back to an earlier checkpoint, or lower the learning rate"

@@ -49,7 +49,11 @@ class Stop:
 class Transcript:
     """Tokens and log-probs of N rows, written a token at a time.
 
-    Attributes: ids, logprobs: [N, max_new_tokens]; length: [N] tokens so far; stopped: [N].
+    Attributes:
+        ids, logprobs: [N, max_new_tokens].
+        length: [N] tokens so far.
+        stopped: [N].
+        stops: whether a token ends a row, up to the largest that does and one more, for all above.
     """
 
     stop: Stop
@@ -57,14 +61,23 @@ class Transcript:
     logprobs: NDArray[np.float32]
     length: Ints
     stopped: Bools
+    stops: Bools
     tails: dict[int, int] = field(default_factory=dict)
 
     @classmethod
     def empty(cls, num_rows: int, stop: Stop) -> Transcript:
         """A transcript of so many rows, with no tokens yet."""
         shape = (num_rows, stop.max_new_tokens)
-        zeros = np.zeros(num_rows, np.int64)
-        return cls(stop, np.empty(shape, np.int64), np.empty(shape, np.float32), zeros, np.zeros(num_rows, np.bool_))
+        stops = np.zeros(max(stop.ids, default=-1) + 2, np.bool_)
+        stops[list(stop.ids)] = True
+        return cls(
+            stop=stop,
+            ids=np.empty(shape, np.int64),
+            logprobs=np.empty(shape, np.float32),
+            length=np.zeros(num_rows, np.int64),
+            stopped=np.zeros(num_rows, np.bool_),
+            stops=stops,
+        )
 
     def write(self, rows: Ints, ids: Ints, logprobs: NDArray[np.float32]) -> Bools:
         """Add one token to each of these rows; true where the row is now done, [len(rows)]."""
@@ -72,7 +85,7 @@ class Transcript:
         self.ids[rows, place] = ids
         self.logprobs[rows, place] = logprobs
         self.length[rows] = place + 1
-        stopped = np.isin(ids, list(self.stop.ids)) if self.stop.ids else np.zeros(len(rows), np.bool_)
+        stopped = self.stops[np.minimum(ids, len(self.stops) - 1)]
         if self.stop.strings:
             for i in np.flatnonzero(~stopped):
                 stopped[i] = self._has_stop_string(int(rows[i]))
