@@ -22,15 +22,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from transformers import AttentionInterface
 
 from strop.batch import Layout
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 NAME = "strop"
 """What this attention is called in transformers' registry (`config._attn_implementation`)."""
@@ -267,6 +269,8 @@ def _tree_mask(plan: Plan, start: int, end: int, window: int | None) -> Tensor:
 
 def block_mask(plan: Plan, window: int | None) -> BlockMask:
     """The same rule as a FlexAttention block mask over the whole packed row."""
+    from torch.nn.attention.flex_attention import create_block_mask  # imports the compiler, a second
+
     seen_until, positions = plan.seen_until, plan.positions
 
     def visible(_batch: Tensor, _head: Tensor, row: Tensor, column: Tensor) -> Tensor:
@@ -289,6 +293,8 @@ def _flex(query: Tensor, key: Tensor, value: Tensor, plan: Plan, scale: float, w
 
 @functools.cache
 def _compiled_flex() -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
     return torch.compile(flex_attention, dynamic=True)
 
 

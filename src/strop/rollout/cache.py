@@ -148,6 +148,7 @@ class Cache:
     grid: Grid | None = None
     views: dict[tuple[int | None, int, int, torch.dtype], View] = field(default_factory=dict)
     prompt_views: dict[tuple[int, torch.dtype], tuple[int, Tensor]] = field(default_factory=dict)
+    zeros: dict[torch.dtype, Tensor] = field(default_factory=dict)
 
     def begin_prompts(self, lengths: Sequence[int]) -> int:
         """Prepare a prefill of packed prompts; returns the slot of the first."""
@@ -243,7 +244,7 @@ class Cache:
         first, latest = int(self.start.min()), int(self.start.max())
         if window is not None:
             first = max(first, self.column - window + 1)
-        own_bias = torch.zeros(1, 1, 1, dtype=dtype, device=self.device)
+        own_bias = self._zero(dtype)
         if first < latest:
             hidden = np.arange(first, self.column + 1) < self.start[:, None]
             own_bias = self._bias(hidden[:, None], heads, dtype)
@@ -259,10 +260,7 @@ class Cache:
         if (heads, dtype) not in self.prompt_views:
             most = int(self.lengths.max())
             hidden = np.arange(most, 0, -1) > self.lengths[:, None]
-            bias = torch.zeros(1, 1, 1, dtype=dtype, device=self.device)
-            if hidden.any():
-                bias = self._bias(hidden[:, None], heads, dtype)
-            self.prompt_views[heads, dtype] = most, bias
+            self.prompt_views[heads, dtype] = most, self._bias(hidden[:, None], heads, dtype)
         return self.prompt_views[heads, dtype]
 
     def _cut_prompts(self, seen: Ints, heads: int, num_shared: int, dtype: torch.dtype) -> tuple[int, Tensor]:
@@ -273,9 +271,16 @@ class Cache:
         return most, self._bias(hidden.repeat(num_shared, 1), heads, dtype)
 
     def _bias(self, hidden: Bools, heads: int, dtype: torch.dtype) -> Tensor:
-        """[N, q, columns] of what is hidden, as a bias for each of N * heads."""
+        """[N, q, columns] of what is hidden, as a bias for each of N * heads; one zero where nothing is."""
+        if not hidden.any():
+            return self._zero(dtype)
         bias = np.where(hidden, np.float32(HIDDEN), np.float32(0))
         return self._tensor(bias.repeat(heads, 0)).to(dtype)
+
+    def _zero(self, dtype: torch.dtype) -> Tensor:
+        if dtype not in self.zeros:
+            self.zeros[dtype] = torch.zeros(1, 1, 1, dtype=dtype, device=self.device)
+        return self.zeros[dtype]
 
     def _tensor(self, array: Any) -> Tensor:
         return torch.from_numpy(array).to(self.device)

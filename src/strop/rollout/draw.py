@@ -9,7 +9,7 @@ on how rows are batched.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +34,7 @@ class Draws:
 
     Attributes:
         first_index: index of row 0; row i draws with f(seed, step, first_index + i, token).
-        num_tokens: uniform numbers a row may need.
+        numbers: [N, tokens a row may need], filled as rows begin.
     """
 
     temperature: float
@@ -43,8 +43,7 @@ class Draws:
     seed: int
     step: int
     first_index: int
-    num_tokens: int
-    numbers: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+    numbers: NDArray[np.float64]
 
     def __call__(
         self, logits: Tensor, rows: NDArray[np.int64], place: NDArray[np.int64], owner: Tensor | None = None
@@ -63,8 +62,9 @@ class Draws:
         if self.temperature == 0:
             return np.zeros(len(rows))
         for row in rows[place == 0].tolist():
-            self.numbers[row] = uniforms(self.seed, self.step, self.first_index + row, self.num_tokens)
-        return np.array([self.numbers[r][t] for r, t in zip(rows.tolist(), place.tolist(), strict=True)])
+            self.numbers[row] = uniforms(self.seed, self.step, self.first_index + row, self.numbers.shape[1])
+        numbers: NDArray[np.float64] = self.numbers[rows, place]
+        return numbers
 
 
 def uniforms(seed: int, step: int, index: int, num_tokens: int) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ import logging
 import math
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +127,8 @@ class Lean:
 
         Args: ids, positions: [R]; enlarged: a factor of the final hidden states.
         """
-        with torch.autocast(ids.device.type, enabled=False):
+        mixed = torch.is_autocast_enabled(ids.device.type)
+        with torch.autocast(ids.device.type, enabled=False) if mixed else nullcontext():
             hidden = self.embed(ids)
             cos, sin = self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1)
             for layer in self.layers:

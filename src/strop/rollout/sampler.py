@@ -88,7 +88,8 @@ def sample(
         return []
     stop = Stop(stop_ids, tuple(stop_strings), decode, max_new_tokens)
     transcript = Transcript.empty(len(prompts) * num_samples, stop)
-    draws = Draws(temperature, top_k, top_p, seed, step, first_index, max_new_tokens)
+    numbers = np.empty((len(prompts) * num_samples, max_new_tokens))
+    draws = Draws(temperature, top_k, top_p, seed, step, first_index, numbers)
     with _sampling(module):
         if path == "shared":
             with model_decode.attending(module, attend):
@@ -116,8 +117,10 @@ def _decode_shared(
     num_rows = min(num_rows, len(prompts) * num_samples)
     longest = max(map(len, prompts))
     num_prompts = -(-num_rows // min(num_samples, num_rows))
-    cache = Cache(Slab(num_prompts, longest), Slab(num_rows, min(64, draws.num_tokens)), device)
-    steps = Steps(module, functools.partial(_through_modules, module), recognise(module, longest + draws.num_tokens))
+    cache = Cache(Slab(num_prompts, longest), Slab(num_rows, min(64, transcript.stop.max_new_tokens)), device)
+    steps = Steps(
+        module, functools.partial(_through_modules, module), recognise(module, longest + transcript.stop.max_new_tokens)
+    )
     ids = np.zeros(0, np.int64)
     while waiting or len(ids):
         free = num_rows - len(ids)
