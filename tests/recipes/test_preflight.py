@@ -51,6 +51,16 @@ def test_data_of_the_wrong_kind_or_none(folder: Path) -> None:
     assert "has no such column" in trouble("dpo", "model=base", "data=pairs.jsonl", "data.columns.chosen=win")
 
 
+def test_answers_that_a_stage_would_misread(folder: Path) -> None:
+    """Without these a prompt alone, both sides of a pair, or a third answer would be met in the middle of a run."""
+    assert "sft.data: read as prompt_only" in trouble("sft", "model=base", "data=problems.jsonl")
+    assert "sft.data: read as preference" in trouble("sft", "model=base", "data=pairs.jsonl")
+    write("ranked", {"prompt": "q", "completions": ["a", "b", "c"], "ranks": [1, 2, 3]})
+    assert "3 answers to a prompt, but this stage compares two" in trouble("dpo", "model=base", "data=ranked.jsonl")
+    write("ranked", {"prompt": "q", "completions": ["a", "b"], "ranks": [2, 1]})
+    check_inputs(load_recipe("dpo", ["model=base", "data=ranked.jsonl"]))
+
+
 def test_an_evaluation_without_rewards_needs_answers(folder: Path) -> None:
     base = {"name": "eval", "kind": "evaluate", "model": "base", "data": "problems.jsonl"}
     with pytest.raises(ValueError, match="read as prompt_only .*without rewards"):

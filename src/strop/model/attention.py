@@ -191,9 +191,7 @@ class _Cascade(torch.autograd.Function):
         gq = _heads(grad_query, num_kv)
         gk, gv = grad_key[0].transpose(0, 1), grad_value[0].transpose(0, 1)
         sizes = [p.q1 - p.q0 for p in ctx.plan.own]
-        own = [
-            _flash_backward(*part, 0.0, True, scale=ctx.scale) for part in _each(sizes, grad_out, q, k, v, out, lse)
-        ]
+        own = [_flash_backward(*part, 0.0, True, scale=ctx.scale) for part in _each(sizes, grad_out, q, k, v, out, lse)]
         torch._foreach_copy_(gq.split(sizes, 2), [dq for dq, _, _ in own])
         torch._foreach_copy_(gk.split(sizes, 1), [dk.sum(1) if repeat > 1 else dk[:, 0] for _, dk, _ in own])
         torch._foreach_copy_(gv.split(sizes, 1), [dv.sum(1) if repeat > 1 else dv[:, 0] for _, _, dv in own])

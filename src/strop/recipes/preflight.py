@@ -11,10 +11,10 @@ from pathlib import Path
 from strop.data.formats import Dataset, load_dataset
 from strop.data.read import data_files
 from strop.recipes import artifacts
-from strop.recipes.settings import Data, EvaluateStage, PreferenceStage, Recipe, Stage
+from strop.recipes.settings import Data, EvaluateStage, PreferenceStage, Recipe, SFTStage, Stage
 
 PAIRS = ("preference", "ranking")
-ANSWERED = (*PAIRS, "language_modeling", "prompt_completion")
+TEXTS = ("language_modeling", "prompt_completion")
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 
@@ -82,10 +82,18 @@ def wrong_kind(stage: Stage, found: Dataset) -> str:
     """Why a stage can do nothing with rows of their kind; empty where it can."""
     kinds: tuple[str, ...] = (found.kind,)
     use = ""
-    if isinstance(stage, PreferenceStage):
+    if isinstance(stage, SFTStage):
+        kinds, use = (*TEXTS, "groups"), "this stage trains on"
+    elif isinstance(stage, PreferenceStage):
         kinds, use = PAIRS, "this stage trains on"
     elif isinstance(stage, EvaluateStage) and not stage.rewards:
-        kinds, use = ANSWERED, "without rewards (as rewards=number) the rows' own answers are evaluated, which needs"
+        kinds, use = (
+            (*PAIRS, *TEXTS),
+            "without rewards (as rewards=number) the rows' own answers are evaluated, which needs",
+        )
+    longest = max(len(group.completions) for group in found.groups)
+    if isinstance(stage, PreferenceStage) and found.kind == "ranking" and longest > 2:
+        return f"read as {found.shape} with {longest} answers to a prompt, but this stage compares two; keep two a row"
     if found.kind in kinds:
         return ""
     return (

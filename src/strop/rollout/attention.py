@@ -64,7 +64,7 @@ def _prefill(cache: Cache, layer: int, query: Tensor, key: Tensor, value: Tensor
     pieces = []
     for run in cache.runs:
         tokens = slice(run.offset, run.offset + run.count * run.length)
-        q, k, v = (t[tokens].unflatten(0, (run.count, run.length)).transpose(1, 2) for t in (query, key, value))
+        q, k, v = (t[tokens].reshape(run.count, run.length, *t.shape[1:]).transpose(1, 2) for t in (query, key, value))
         for buffer, new in zip(buffers, (k, v), strict=True):
             buffer[run.slot : run.slot + run.count, :, -run.length :] = new
         band = None

@@ -177,7 +177,7 @@ def _block_sums(weights: Tensor) -> Tensor:
     size = weights.shape[-1]
     width = _block_width(size)
     whole = size - size % width
-    sums = weights[:, :whole].unflatten(-1, (-1, width)).sum(-1)
+    sums = weights[:, :whole].reshape(len(weights), -1, width).sum(-1)
     return sums if size == whole else torch.cat([sums, weights[:, whole:].sum(-1, keepdim=True)], -1)
 
 
