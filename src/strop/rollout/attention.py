@@ -52,9 +52,12 @@ def attend(
     rollout_cache.asked[module.layer_idx] = asked
     # Under autocast rotary embedding gives fp32 where projections give bf16; [tokens, heads, D] each.
     query, key, value = (t[0].transpose(0, 1).to(value.dtype) for t in (query, key, value))
-    if rollout_cache.runs:
-        return _prefill(rollout_cache, module.layer_idx, query, key, value)[None], None
-    return attend_rows(rollout_cache, module.layer_idx, query, key, value)[None], None
+    return attend_tokens(rollout_cache, module.layer_idx, query, key, value)[None], None
+
+
+def attend_tokens(cache: Cache, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """The same on [tokens, heads, D], for a layer that has asked; [tokens, H, D]."""
+    return (_prefill if cache.runs else _step)(cache, layer, query, key, value)
 
 
 def _prefill(cache: Cache, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -78,7 +81,7 @@ def _prefill(cache: Cache, layer: int, query: Tensor, key: Tensor, value: Tensor
     return torch.cat(pieces)
 
 
-def attend_rows(cache: Cache, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def _step(cache: Cache, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """One token a row against its own past and its prompt; its key and value are written first.
 
     The scores of a row's prompt are found prompt by prompt, stand in front of those of its own

@@ -12,17 +12,20 @@ run these. Weights are not concatenated: one product for query, key and value to
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from strop.lazy import lazy_module
-from strop.rollout.attention import attend_rows
-from strop.rollout.cache import Cache
+from strop.rollout.attention import attend_tokens
+from strop.rollout.cache import Asked, Cache, Slab
 
 if TYPE_CHECKING:
     import torch
@@ -43,8 +46,8 @@ ENLARGED = 16.0
 
 log = logging.getLogger(__name__)
 
-Modules = Callable[["Tensor", "Tensor", Cache], "Tensor"]
-"""The model's own step: ids [R], positions [R] and the cache give logits [R, V]."""
+Step = Callable[["Tensor", "Tensor", Cache, "Tensor | None"], "Tensor"]
+"""Ids and positions of a packed row, the cache, and which places are kept (None: all) give logits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,24 +125,29 @@ class Lean:
     head_dim: int
     dtype: torch.dtype
 
-    def __call__(self, ids: Tensor, positions: Tensor, cache: Cache, enlarged: float = 1.0) -> Tensor:
-        """Logits [R, V] of one token a row; writes its keys and values as the modules do.
+    def __call__(
+        self, ids: Tensor, positions: Tensor, cache: Cache, keep: Tensor | None = None, enlarged: float = 1.0
+    ) -> Tensor:
+        """Logits [R, V] of one token a row, or of a prefill's kept places; keys and values go to the cache.
 
-        Args: ids, positions: [R]; enlarged: a factor of the final hidden states.
+        Args: ids, positions: [tokens]; keep: [R] places; enlarged: a factor of the final hidden states.
         """
         mixed = torch.is_autocast_enabled(ids.device.type)
         with torch.autocast(ids.device.type, enabled=False) if mixed else nullcontext():
             hidden = self.embed(ids)
             cos, sin = self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1)
             for layer in self.layers:
-                layer.out.add_to(hidden, self._attention(layer, hidden, cos, sin, cache))
+                read = self._attention(layer, hidden, cos, sin, cache)
+                if keep is not None and layer is self.layers[-1]:  # nothing reads the other places from here on
+                    hidden, read = hidden[keep], read[keep]
+                layer.out.add_to(hidden, read)
                 x = layer.before_mlp(hidden).to(self.dtype)
                 layer.down.add_to(hidden, self.activation(layer.gate(x)).mul_(layer.up(x)))
             x = self.norm(hidden).to(self.dtype)
             return self.head(x if enlarged == 1 else x * enlarged)
 
     def _attention(self, layer: Layer, hidden: Tensor, cos: Tensor, sin: Tensor, cache: Cache) -> Tensor:
-        """What the heads of one layer read, [R, H * D]."""
+        """What the heads of one layer read, [tokens, H * D]."""
         x = layer.before_attention(hidden).to(self.dtype)
         width = layer.query.weight.shape[1]
         both = x.new_empty(len(x), width + layer.key.weight.shape[1])
@@ -151,7 +159,7 @@ class Lean:
         turned = heads * cos
         turned.addcmul_(heads.roll(self.head_dim // 2, -1), sin)
         value = layer.value(x).view(len(x), -1, self.head_dim)
-        out = attend_rows(cache, layer.index, turned[:, : self.num_heads], turned[:, self.num_heads :], value)
+        out = attend_tokens(cache, layer.index, turned[:, : self.num_heads], turned[:, self.num_heads :], value)
         return out.flatten(1)
 
 
@@ -171,18 +179,19 @@ def recognise(module: Any, num_positions: int) -> Lean | None:
     head_dim = attention.head_dim
     if _name(dtype) not in TOLERANCE or body.rotary_emb.rope_type not in STATIC_ROTARY:
         return None
-    cos, sin = body.rotary_emb(weight.new_empty(1), torch.arange(num_positions, device=device)[None])
+    cos, sin = body.rotary_emb(weight.new_empty(1), torch.arange(max(num_positions, 8), device=device)[None])
     if cos.shape[-1] != head_dim or any(p.dtype != weight.dtype or p.device != device for p in module.parameters()):
         return None
     half = head_dim // 2
-    act = body.layers[0].mlp.act_fn
-    silu = isinstance(act, torch.nn.SiLU)
+    activation = body.layers[0].mlp.act_fn
+    if type(activation).__name__ in ("SiLU", "SiLUActivation"):
+        activation = functools.partial(torch.nn.functional.silu, inplace=True)
     return Lean(
         embed=body.embed_tokens,
         layers=tuple(_layer(layer, dtype) for layer in body.layers),
         norm=_norm(body.norm),
         head=_linear(head, dtype),
-        activation=(lambda x: torch.nn.functional.silu(x, inplace=True)) if silu else act,
+        activation=activation,
         cos=cos[0].to(dtype),
         sin=torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1).to(dtype),
         num_heads=attention.q_proj.out_features // head_dim,
@@ -248,70 +257,76 @@ def _norm(module: Any) -> Norm:
     return Norm(weight * math.sqrt(width), torch.full_like(weight[:1], math.sqrt(width * eps)))
 
 
-_agreed: weakref.WeakKeyDictionary[Any, dict[tuple[object, ...], bool]] = weakref.WeakKeyDictionary()
-"""For each model, and kind of step, whether the comparison found the lean step and the modules' equal."""
+_agreed: weakref.WeakKeyDictionary[Any, dict[tuple[object, ...], dict[int, Asked] | None]] = weakref.WeakKeyDictionary()
+"""For each model and kind of step what its layers ask of attention; None where the lean step differs."""
 
 
-@dataclass(slots=True)
-class Steps:
-    """Decode steps of one call of `sample`: lean ones where the model is recognised and they agree.
+def fastest(module: Any, modules: Step, cache: Cache, num_positions: int) -> Step:
+    """The lean step where the model is recognised and does the same; otherwise the model's own.
 
-    Attributes: lean: None where the modules run; modules: the model's own step.
+    The comparison is made once a model and kind of step: training changes weights, not arithmetic.
+    Args: modules: the model's own step, through its modules; num_positions: as in `recognise`.
     """
+    lean = recognise(module, num_positions)
+    if lean is None:
+        return modules
+    known, kind = _agreed.setdefault(module, {}), (lean.dtype, cache.device, len(lean.layers))
+    if kind not in known:
+        asked, error = _compare(module, modules, lean, cache.device)
+        if not math.isfinite(error):
+            return modules  # says nothing about the step: drawing from such logits is refused
+        same = error <= TOLERANCE[_name(lean.dtype)]
+        known[kind] = asked if same else None
+        if not same:
+            name = type(module).__name__
+            log.warning("%s: the lean decode step is off by %.2g; sampling runs its modules, slower", name, error)
+    asked_by_layer = known[kind]
+    if asked_by_layer is None:
+        return modules
+    cache.asked.update(asked_by_layer)
+    return lean
 
-    module: Any
-    modules: Modules
-    lean: Lean | None
-    compared: bool = field(default=False)
 
-    def __call__(self, ids: Tensor, positions: Tensor, cache: Cache) -> Tensor:
-        """Logits [R, V] of one token a row."""
-        if self.lean is not None and not self.compared:
-            self.compared = True
-            if not _agrees(self.module, self.modules, self.lean, ids, positions, cache):
-                self.lean = None
-        return (self.lean or self.modules)(ids, positions, cache)
+def _compare(module: Any, modules: Step, lean: Lean, device: torch.device) -> tuple[dict[int, Asked], float]:
+    """What the layers ask of attention, and how far the lean step is off on a few tokens.
 
-
-def _agrees(module: Any, modules: Modules, lean: Lean, ids: Tensor, positions: Tensor, cache: Cache) -> bool:
-    """Whether the lean step does what the modules do, found once a model and kind of step.
-
-    Compared are the keys and values that each layer writes, and the log-probs at enlarged hidden states.
+    Two prompts are prefilled, the second at the last positions, and two rows of the first and one
+    of the second take a step, each way on a cache of its own. The error is the largest in log-probs
+    at enlarged hidden states, and in the keys and values of each layer relative to their largest.
     """
-    known = _agreed.setdefault(module, {})
-    kind = (lean.dtype, str(ids.device), len(lean.layers))
-    if kind in known:
-        return known[kind]
-    with _enlarged(module.base_model.norm):
-        want = modules(ids, positions, cache).float().log_softmax(-1)
-    written = _written(cache, len(ids))
-    got = lean(ids, positions, cache, ENLARGED).float().log_softmax(-1)
-    if not bool(torch.isfinite(want).all()):
-        return False  # says nothing about the step; drawing from such logits is refused
-    errors = [float((got - want).abs().max()) / ENLARGED]
-    for new, old in zip(_written(cache, len(ids)), written, strict=True):
-        errors.append(float((new - old).abs().max() / old.abs().max().clamp(min=1e-30)))
-    known[kind] = max(errors) <= TOLERANCE[_name(lean.dtype)]
-    if not known[kind]:
-        name = type(module).__name__
-        log.warning("%s: the lean decode step is off by %.2g; sampling runs the modules, slower", name, max(errors))
-    return known[kind]
+    lengths, slot = (7, 5), np.array([0, 0, 1])
+    ids = torch.arange(1, 16, device=device) * 7919 % lean.head.weight.shape[1]
+    end = len(lean.cos)
+    positions = torch.tensor([*range(7), *range(end - 6, end - 1), 7, 7, end - 1], device=device)
+    last = torch.tensor([6, 11], device=device)
+    caches = [Cache(Slab(2, 7), Slab(3, 4), device) for _ in range(2)]
+    logprobs = []
+    steps: tuple[Step, Step] = modules, functools.partial(lean, enlarged=ENLARGED)
+    for cache, step in zip(caches, steps, strict=True):
+        cache.asked.update(caches[0].asked)
+        with _enlarged(module.base_model.norm) if step is modules else nullcontext():
+            cache.begin_prompts(lengths)
+            first = step(ids[:12], positions[:12], cache, last)
+            cache.add_rows(np.arange(3), slot)
+            cache.next_column()
+            second = step(ids[12:], positions[12:], cache, None)
+        logprobs.append(torch.cat([first, second]).float().log_softmax(-1))
+    errors = [(logprobs[0] - logprobs[1]).abs().max() / ENLARGED]
+    for mine, theirs in ((caches[0].prompts, caches[1].prompts), (caches[0].own, caches[1].own)):
+        for layer, pair in mine.layers.items():
+            for want, got in zip(pair, theirs.layers[layer], strict=True):
+                errors.append((want.float() - got.float()).abs().max() / want.float().abs().max().clamp(min=1e-30))
+    return caches[0].asked, float(torch.stack(errors).max())
 
 
 @contextmanager
 def _enlarged(norm: Any) -> Iterator[None]:
-    """Multiply a module's output until the block ends."""
+    """Multiply a module's output by `ENLARGED` until the block ends."""
     handle = norm.register_forward_hook(lambda _module, _inputs, output: output * ENLARGED)
     try:
         yield
     finally:
         handle.remove()
-
-
-def _written(cache: Cache, num_rows: int) -> list[Tensor]:
-    """Copies of what the layers wrote in this step, in the order of the layers."""
-    pairs = [cache.own.layers[layer] for layer in sorted(cache.own.layers)]
-    return [t[:num_rows, :, cache.column].float().clone() for pair in pairs for t in pair]
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -22,7 +22,7 @@ from strop.lazy import lazy_module
 from strop.rollout.attention import attend
 from strop.rollout.cache import Cache, Slab
 from strop.rollout.draw import Draws
-from strop.rollout.lean import Steps, recognise
+from strop.rollout.lean import Step, fastest
 from strop.rollout.padded import decode_padded
 from strop.rollout.transcript import Ints, Sampled, Stop, Transcript
 
@@ -118,17 +118,16 @@ def _decode_shared(
     longest = max(map(len, prompts))
     num_prompts = -(-num_rows // min(num_samples, num_rows))
     cache = Cache(Slab(num_prompts, longest), Slab(num_rows, min(64, transcript.stop.max_new_tokens)), device)
-    steps = Steps(
-        module, functools.partial(_through_modules, module), recognise(module, longest + transcript.stop.max_new_tokens)
-    )
+    modules = functools.partial(_through_modules, module)
+    step = fastest(module, modules, cache, longest + transcript.stop.max_new_tokens)
     ids = np.zeros(0, np.int64)
     while waiting or len(ids):
         free = num_rows - len(ids)
         if waiting and free >= max(len(waiting[-1].rows), num_rows // REFILL):
-            ids = np.concatenate([ids, _start(module, _take(waiting, free), cache, draws, transcript)])
+            ids = np.concatenate([ids, _start(step, _take(waiting, free), cache, draws, transcript)])
             ids = ids[cache.drop_rows(transcript.finished(cache.row))]
         else:
-            ids = _step(steps, ids, cache, draws, transcript)
+            ids = _next(step, ids, cache, draws, transcript)
 
 
 def _units(prompts: Sequence[Sequence[int]], num_samples: int, num_rows: int) -> list[_Unit]:
@@ -153,14 +152,14 @@ def _take(waiting: list[_Unit], free: int) -> list[_Unit]:
     return taken
 
 
-def _start(module: Any, units: list[_Unit], cache: Cache, draws: Draws, transcript: Transcript) -> Ints:
+def _start(step: Step, units: list[_Unit], cache: Cache, draws: Draws, transcript: Transcript) -> Ints:
     """Prefill prompts as one packed row, and draw the first token of each of their rows."""
     lengths = [len(unit.prompt) for unit in units]
     first = cache.begin_prompts(lengths)
     ids = np.concatenate([np.array(unit.prompt, np.int64) for unit in units])
     positions = np.concatenate([np.arange(n) for n in lengths])
     inputs = (torch.from_numpy(array).to(cache.device) for array in (ids, positions, np.cumsum(lengths) - 1))
-    logits = _through_modules(module, next(inputs), next(inputs), cache, next(inputs))
+    logits = step(next(inputs), next(inputs), cache, next(inputs))
     rows = np.concatenate([np.array(unit.rows, np.int64) for unit in units])
     owner = np.repeat(np.arange(len(units)), [len(unit.rows) for unit in units])
     new, logprobs = draws(logits, rows, transcript.length[rows], torch.from_numpy(owner).to(cache.device))
@@ -169,18 +168,22 @@ def _start(module: Any, units: list[_Unit], cache: Cache, draws: Draws, transcri
     return new
 
 
-def _step(steps: Steps, ids: Ints, cache: Cache, draws: Draws, transcript: Transcript) -> Ints:
+def _next(step: Step, ids: Ints, cache: Cache, draws: Draws, transcript: Transcript) -> Ints:
     """Feed each live row's newest token and draw its next; returns the next tokens of rows still live."""
     fed, positions = (torch.from_numpy(array).to(cache.device) for array in (ids, cache.next_column()))
-    new, logprobs = draws(steps(fed, positions, cache), cache.row, transcript.length[cache.row])
+    new, logprobs = draws(step(fed, positions, cache, None), cache.row, transcript.length[cache.row])
     done = transcript.write(cache.row, new, logprobs)
     return new[cache.drop_rows(done)] if done.any() else new
 
 
-def _through_modules(module: Any, ids: Tensor, positions: Tensor, cache: Cache, keep: Tensor | int = 0) -> Tensor:
-    """Logits of a packed row at the kept places, [places, V]."""
+def _through_modules(module: Any, ids: Tensor, positions: Tensor, cache: Cache, keep: Tensor | None) -> Tensor:
+    """The model's own step: logits of a packed row at the kept places, [places, V]."""
     out = module(
-        input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=keep, rollout_cache=cache
+        input_ids=ids[None],
+        position_ids=positions[None],
+        use_cache=False,
+        logits_to_keep=0 if keep is None else keep,
+        rollout_cache=cache,
     )
     logits: Tensor = out.logits[0]
     return logits
