@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from strop.recipes.display import Display
 from strop.recipes.journal import Journal
-from strop.recipes.settings import Recipe
+from strop.recipes.settings import Recipe, Stage
 from strop.train.metrics import Kind
 from strop.types import Group
 
@@ -85,7 +85,12 @@ class Context:
     @property
     def name(self) -> str:
         """The stage's name."""
-        return self.recipe.stages[self.index].name
+        return self.stage.name
+
+    @property
+    def stage(self) -> Stage:
+        """The stage's settings."""
+        return self.recipe.stages[self.index]
 
     def begin(self, facts: Mapping[str, str]) -> None:
         """Show what was loaded (label -> words: model, trainable share, rows kept) in the start block."""

@@ -14,7 +14,8 @@ from strop.data.encoded import EncodedGroup
 from strop.data.formats import load_dataset
 from strop.recipes.arithmetic import num_held_out
 from strop.recipes.context import Context
-from strop.recipes.settings import Data, Training
+from strop.recipes.preflight import wrong_kind
+from strop.recipes.settings import Data, PreferenceStage, SFTStage, Stage, Training
 from strop.types import Group
 
 
@@ -72,10 +73,10 @@ class Dropped:
             context.event("drop", f"{rows_of(count)} dropped: {reason}; first at {self.first[reason]}")
 
 
-def load_groups(data: Data, context: Context, kinds: Sequence[str] = ()) -> Loaded:
+def load_groups(data: Data, context: Context) -> Loaded:
     """Read a stage's rows; every reason for a dropped one is an event.
 
-    Raises: ValueError if nothing can be used, or the rows are of none of the `kinds`.
+    Raises: ValueError if nothing can be used, or the stage can do nothing with rows of their kind.
     """
     named = (data.path,) if isinstance(data.path, str) else data.path
     found = load_dataset(
@@ -86,11 +87,8 @@ def load_groups(data: Data, context: Context, kinds: Sequence[str] = ()) -> Load
         limit=data.limit,
         system=data.system,
     )
-    if kinds and found.kind not in kinds:
-        raise ValueError(
-            f"{', '.join(named)}: read as {found.kind} ({found.shape}), but this stage trains on {' or '.join(kinds)}; "
-            f"its columns are {', '.join(found.columns)}. Map them with data.columns, or choose another recipe"
-        )
+    if trouble := wrong_kind(context.stage, found):
+        raise ValueError(f"{', '.join(named)}: {trouble}")
     for reason, count in found.dropped.items():
         first = found.examples[reason].removesuffix(f": {reason}")
         context.event("drop", f"{rows_of(count)} dropped: {reason}; first at {first}")
@@ -123,7 +121,13 @@ def encode_all(groups: Sequence[Group], chat: Chat, max_length: int, context: Co
     """
     found = Encoded([], [], Dropped())
     before = Counter(chat.notes)
-    for group, result in zip(groups, chat.encode_many(groups, max_length), strict=True):
+    whole = []
+    for group in groups:
+        if fault := _miscounted(group, context.stage):
+            found.dropped.add(fault, group.origin)
+        else:
+            whole.append(group)
+    for group, result in zip(whole, chat.encode_many(whole, max_length), strict=True):
         if isinstance(result, EncodedGroup):
             found.tokens.append(result)
             found.groups.append(group)
@@ -140,6 +144,16 @@ def encode_all(groups: Sequence[Group], chat: Chat, max_length: int, context: Co
         share = f"{cut} of {rows_of(len(found.tokens))}"
         context.event("note", f"{share} are longer than {max_length} tokens and were cut at the end")
     return found
+
+
+def _miscounted(group: Group, stage: Stage) -> str:
+    """Why a group has the wrong number of answers for a stage; empty where it has the right one."""
+    count = len(group.completions)
+    if isinstance(stage, SFTStage) and count != 1:
+        return f"{count} answers where this stage trains on one"
+    if isinstance(stage, PreferenceStage) and count != 2:
+        return f"{count} answers where this stage compares two"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ differs from the others in what its source gives and in what its figures are.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -74,7 +73,7 @@ def _sft(stage: SFTStage, context: Context) -> StageResult:
 
 def _preference(stage: PreferenceStage, context: Context) -> StageResult:
     context.phase("loading")
-    model, chat, data = _open(stage, context, kinds=("preference", "ranking"))
+    model, chat, data = _open(stage, context)
     split = hold_out(data, context, chat, stage.eval_data, stage.training)
     if "ref_logprobs" in stage.objective.needs:
         split = _annotated(stage, context, model, split)
@@ -146,13 +145,11 @@ def _rl(stage: RLStage, context: Context) -> StageResult:
 # What stages share.
 
 
-def _open(
-    stage: SFTStage | PreferenceStage | RLStage, context: Context, kinds: Sequence[str] = ()
-) -> tuple[LanguageModel, Chat, Loaded]:
+def _open(stage: SFTStage | PreferenceStage | RLStage, context: Context) -> tuple[LanguageModel, Chat, Loaded]:
     """The model to train, its way of writing, and the rows."""
     if stage.data is None:
         raise ValueError(f"{stage.name}.data: nothing to train on; give data=FILE")
-    data = load_groups(stage.data, context, kinds)
+    data = load_groups(stage.data, context)
     model = load(
         context.model,
         device=choose_device(context.recipe.device),

@@ -1,4 +1,4 @@
-"""A decode step of the Llama-like block in few operations, on the model's own weights.
+"""The Llama-like block in few operations, for prefills and decode steps, on the model's own weights.
 
 At one token a row most of a step through the model's modules is the calls themselves: norms of seven
 operations, rotary embedding of a dozen, masks. Here a layer is about forty operations with the same
