@@ -109,7 +109,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--column", action="append", choices=report.COLUMNS, help="TRL's column; both by default")
     parser.add_argument("--steps", type=int, default=15, help="counted steps a side")
     parser.add_argument("--seconds", type=float, default=240.0, help="stop a session's counting after so long")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="of each side; one keeps a shared machine's noise out")
     parser.add_argument("--dry", action="store_true", help="print only; leave results.json and RESULTS.md")
     options = parser.parse_args()
     options.column = options.column or list(report.COLUMNS)

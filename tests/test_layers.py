@@ -39,7 +39,7 @@ ORDER = (
 """Each entry is a module or a package of `strop`; the longest that fits a module is its layer."""
 
 ONLY_IN = {
-    "transformers": ("model", "data.chat", "rollout.attention"),  # the last registers how a decoding step attends
+    "transformers": ("model", "data.chat"),
     "torch.distributed": ("dist",),
     "pydantic": ("recipes.config",),
 }
