@@ -20,7 +20,7 @@ def answerer(model_path: str, sampling: Sampling, seed: int, *, device: str = "a
     require_model(model_path)
     from strop.data.chat import Chat
     from strop.model.load import choose_device, load, load_tokenizer
-    from strop.rollout.sampler import sample
+    from strop.recipes.evaluating import sampler
 
     place = choose_device(device)
     tokenizer = load_tokenizer(model_path)
@@ -28,22 +28,8 @@ def answerer(model_path: str, sampling: Sampling, seed: int, *, device: str = "a
     chat = Chat(tokenizer)
 
     def answer(prompts: Sequence[Content], num_samples: int, step: int) -> list[list[str]]:
-        drawn = sample(
-            model.module,
-            [chat.encode_prompt(prompt) for prompt in prompts],
-            num_samples=num_samples,
-            max_new_tokens=sampling.max_completion_length,
-            temperature=sampling.temperature,
-            seed=seed,
-            step=step,
-            stop_ids=chat.stop_ids,
-            stop_strings=sampling.stop,
-            decode=chat.decode,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            rows=sampling.rows,
-            path="shared" if model.path == "packed" else "padded",
-        )
+        draw = sampler(model, chat, sampling, seed, num_samples)
+        drawn = draw([chat.encode_prompt(prompt) for prompt in prompts], step, 0)
         return [[chat.decode(one.ids) for one in samples] for samples in drawn]
 
     return answer
