@@ -68,7 +68,7 @@ def work(toys: ModuleType, out: Path) -> None:
         learner,
         Fixed(groups, batch_size=3, seed=0),
         steps=2,
-        annotate=lambda g: g,
+        annotations=(lambda g: g,),
         packing=Packing(100, "cpu", False),
         passes=Passes(passes=1, minibatches=2),
     )
@@ -78,7 +78,7 @@ def work(toys: ModuleType, out: Path) -> None:
     # A step in which one rank collects nothing, as when all its groups were alike; then one in which nobody does.
     learner = Recording()
     source = Fixed(groups, batch_size=1, seed=0)
-    list(train(learner, source, steps=1, annotate=lambda g: g, packing=Packing(100, "cpu", False), passes=Passes()))
+    list(train([learner], source, steps=1, packing=Packing(100, "cpu", False), passes=Passes()))
     found["lonely"] = learner.seen
     dist.barrier()
     out.write_text(json.dumps(found))

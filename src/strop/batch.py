@@ -55,6 +55,8 @@ class Batch:
         input_ids, position_ids: [P]
         layout: the forest of segments.
         predictor: [N] packed position whose output predicts the token.
+        position: [N] packed position where the token itself stands; -1 where it is no input (a
+            completion's last token, unless packed to be read).
         target: [N] token ids.
         seq: [N] sequence of each trained token, ascending.
         group: [S] group of each sequence, ascending.
@@ -68,6 +70,7 @@ class Batch:
     position_ids: Tensor
     layout: Layout
     predictor: Tensor
+    position: Tensor
     target: Tensor
     seq: Tensor
     group: Tensor
@@ -103,7 +106,8 @@ class Step:
 class Outputs:
     """What a forward gives an objective; fp32. logprobs, entropy, correct, values: [N]; scores: [S].
 
-    `correct` is 1 where the trained token is the model's first choice.
+    `correct` is 1 where the trained token is the model's first choice. A model with a scalar head
+    alone gives no log-probs: they are empty.
     """
 
     logprobs: Tensor

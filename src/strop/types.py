@@ -40,10 +40,13 @@ class Completion:
         score: one number for the whole answer; for sampled groups the weighted sum of `rewards`.
         rewards: each named reward; `None` is unscorable, never zero.
         reasons: why a reward came out as it did, by the reward's name.
-        steps, step_labels: a solution cut into steps, and whether each is right.
+        steps, step_labels: a solution cut into steps, and whether each is right (a number in
+            [0, 1] is how likely); `None` is unlabelled.
+        step_scores: what a process reward model gives each of `steps`.
         token_ids, logprobs: what the sampler emitted and its log-probs (nats), never re-encoded.
         finish: why sampling ended; `None` for given completions.
         advantage: credit from the group, set before packing.
+        version: how many updates the policy had made when it was sampled.
     """
 
     content: Content
@@ -52,11 +55,13 @@ class Completion:
     rewards: Mapping[str, float | None] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
     steps: tuple[str, ...] = ()
-    step_labels: tuple[bool | None, ...] = ()
+    step_labels: tuple[bool | float | None, ...] = ()
+    step_scores: tuple[float | None, ...] = ()
     token_ids: tuple[int, ...] | None = None
     logprobs: tuple[float, ...] | None = None
     finish: Finish | None = None
     advantage: float | None = None
+    version: int | None = None
 
     @property
     def text(self) -> str:
@@ -88,11 +93,17 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a verifier says of one completion: a score (`None`: unscorable) and why."""
+    """What a verifier says of one completion: a score (`None`: unscorable) and why.
+
+    Attributes: steps, step_scores: the completion cut into pieces (joined they are its text), and
+        each one's score, from a process reward.
+    """
 
     score: float | None
     reason: str = ""
     extracted: str | None = None
+    steps: tuple[str, ...] = ()
+    step_scores: tuple[float | None, ...] = ()
 
 
 Scores = Sequence[Verdict | float | None]
@@ -178,7 +189,7 @@ def _completion_to_json(completion: Completion) -> dict[str, Any]:
 
 
 _IDS = ("token_ids", "logprobs")
-_TUPLES = ("steps", "step_labels", *_IDS)
+_TUPLES = ("steps", "step_labels", "step_scores", *_IDS)
 
 
 def _completion_from_json(value: Any) -> Completion:
@@ -211,11 +222,16 @@ _TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
         lambda v: isinstance(v, Mapping) and all(isinstance(r, str) for r in v.values()),
     ),
     "steps": ("a list of texts", lambda v: _is_list(v, lambda s: isinstance(s, str))),
-    "step_labels": ("a list of true, false or null", lambda v: _is_list(v, lambda s: s is None or isinstance(s, bool))),
+    "step_labels": (
+        "a list of true, false, numbers from 0 to 1, or null",
+        lambda v: _is_list(v, lambda s: s is None or isinstance(s, bool) or (_is_number(s) and 0 <= s <= 1)),
+    ),
+    "step_scores": ("a list of numbers or nulls", lambda v: _is_list(v, lambda s: s is None or _is_number(s))),
     "token_ids": ("a list of whole numbers", lambda v: _is_list(v, lambda i: type(i) is int)),
     "logprobs": ("a list of numbers", lambda v: _is_list(v, _is_number)),
     "finish": ('"stop" or "length"', lambda v: v in ("stop", "length")),
     "advantage": ("a number", _is_number),
+    "version": ("a whole number", lambda v: type(v) is int),
     "row": ("an object", lambda v: isinstance(v, Mapping)),
     "origin": ("a text", lambda v: isinstance(v, str)),
     "prompt_ids": ("a list of whole numbers", lambda v: _is_list(v, lambda i: type(i) is int)),

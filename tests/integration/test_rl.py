@@ -13,8 +13,8 @@ import strop
 from strop.data.chat import Chat
 from strop.model.forward import LanguageModel
 from strop.model.load import load, load_tokenizer
-from strop.recipes import evaluating
 from strop.recipes.settings import Sampling
+from strop.recipes.stages import common
 from strop.rollout.sampler import Sampled
 
 
@@ -31,13 +31,13 @@ def test_the_first_step_agrees_with_the_sampler_and_a_lying_sampler_is_caught(
     run = strop.run(tiny.recipe(tmp_path, stage(tiny)), display="quiet").path
     first = small_runs.numbers(run)[0]
     assert first["sampling/sampling_logp_difference/max"] < 1e-4
-    honest = evaluating.sample
+    honest = common.sample
 
     def lying(*arguments: Any, **settings: Any) -> list[list[Sampled]]:
         found = honest(*arguments, **settings)
         return [[replace(s, logprobs=tuple(x - 0.01 for x in s.logprobs)) for s in row] for row in found]
 
-    monkeypatch.setattr(evaluating, "sample", lying)
+    monkeypatch.setattr(common, "sample", lying)
     with pytest.raises(RuntimeError, match=r"rollout and training log-probs differ by 0\.01 nats a token"):
         strop.run(tiny.recipe(tmp_path / "lying", stage(tiny)), display="quiet")
 
@@ -75,7 +75,7 @@ def test_samples_are_a_function_of_seed_step_and_index(tiny: Any) -> None:
     settings = Sampling(max_completion_length=6)
 
     def ids(model: LanguageModel, seed: int, step: int, asked: list[tuple[int, ...]], first: int = 0) -> list[Any]:
-        draw = evaluating.sampler(model, chat, settings, seed, 3)
+        draw = common.sampler(model, chat, settings, seed, 3)
         return [[s.ids for s in row] for row in draw(asked, step, first)]
 
     both = ids(model, 1, 2, prompts)

@@ -81,7 +81,8 @@ def test_temperature_entropy_and_first_choice(kind: str, temperature: float, bat
     stock = toys.stock(kind).eval()
     model = prepare(copy.deepcopy(stock), say=lambda text: None)
     got = forward(model, batch, temperature=temperature, wants={"entropy", "correct"})
-    ids, mask, row, column = unroll(batch)
+    ids, mask, column_of = unroll(batch)
+    row, column = batch.seq, column_of[batch.seq, batch.predictor]
     logits = stock(input_ids=ids, attention_mask=mask).logits[row, column] / temperature
     want = logits.log_softmax(-1)
     torch.testing.assert_close(got.logprobs, want.gather(-1, batch.target[:, None])[:, 0], rtol=0, atol=2e-5)
@@ -173,7 +174,8 @@ def test_a_packed_model_runs_the_packed_attention_in_every_layer(batch: Batch, t
 
 
 def test_unroll_spells_every_sequence_out(batch: Batch, groups) -> None:
-    ids, mask, row, column = unroll(batch)
+    ids, mask, column_of = unroll(batch)
+    row, column = batch.seq, column_of[batch.seq, batch.predictor]
     sequences = [(g.prompt_ids, s) for g in groups for s in g.sequences]
     for s, (prompt, sequence) in enumerate(sequences):
         whole = (prompt + sequence.ids)[:-1]
@@ -201,7 +203,8 @@ def test_micro_batches_give_the_same_log_probs(max_tokens: int, groups, batch: B
 def test_temperature_reaches_the_gradient(batch: Batch, toys, gradients_of, agree, plain, groups) -> None:
     stock = toys.stock("Llama").eval()
     model = prepare(copy.deepcopy(stock), say=pytest.fail)
-    ids, mask, row, column = unroll(batch)
+    ids, mask, column_of = unroll(batch)
+    row, column = batch.seq, column_of[batch.seq, batch.predictor]
     want = (stock(input_ids=ids, attention_mask=mask).logits[row, column] / 0.6).log_softmax(-1)
     want = want.gather(-1, batch.target[:, None])[:, 0]
     agree(gradients_of(model.module, forward(model, batch, temperature=0.6).logprobs), gradients_of(stock, want), 1e-4)

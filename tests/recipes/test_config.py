@@ -191,7 +191,7 @@ def test_an_unknown_key_is_said_with_file_line_path_and_the_nearest(tmp_path: Pa
         load_recipe(ref)
     assert str(caught.value) == (
         f"{ref}:11: stages[1].objective.betta: unknown; did you mean beta? "
-        "allowed: beta, label_smoothing, name, nll_weight"
+        "allowed: beta, label_smoothing, mask_formatting, name, nll_weight"
     )
 
 

@@ -37,7 +37,7 @@ def test_rows_lengths_and_steps_are_counted(tmp_path: Path) -> None:
 def test_rows_of_another_kind_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "chats.jsonl"
     path.write_text(json.dumps({"prompt": "a", "completion": "b"}) + "\n")
-    with pytest.raises(ValueError, match=r"dpo.data: read as prompt_completion .* trains on preference or ranking"):
+    with pytest.raises(ValueError, match=r"dpo.data: read as prompt_completion .* takes preference or ranking"):
         validate(load_recipe("dpo", ["model=m", f"data={path}"]))
 
 

@@ -20,6 +20,8 @@ def names(groups: Sequence[EncodedGroup]) -> list[int]:
 class Recording:
     """A learner that only notes which groups each update saw; its loss is the update's number."""
 
+    begins_at = 0
+
     def __init__(self) -> None:
         self.seen: list[list[int]] = []
 
@@ -30,8 +32,8 @@ class Recording:
 
 
 def run(learner: Any, source: Any, **settings: Any) -> list[Any]:
-    known = {"steps": 2, "annotate": lambda g: g, "packing": Packing(1 << 30, "cpu", False), "passes": Passes()}
-    return list(train(learner, source, **{**known, **settings}))
+    known = {"steps": 2, "packing": Packing(1 << 30, "cpu", False), "passes": Passes()}
+    return list(train([learner], source, **{**known, **settings}))
 
 
 @pytest.mark.parametrize(("passes", "minibatches"), [(1, 1), (3, 1), (1, 4), (2, 3)])
@@ -86,7 +88,7 @@ def test_annotations_come_before_packing_and_metrics_of_the_source_pass_through(
 
     collected = Collected((toys.group((1,), (2,)), toys.group((3,), (4,))), {"reward": 0.5}, {"sampling": 1.25})
     learner = Recording()
-    (update,) = run(learner, lambda step: collected, steps=1, annotate=annotate)
+    (update,) = run(learner, lambda step: collected, steps=1, annotations=(annotate,))
     assert seen == [2] and learner.seen == [[99]]
     assert update.metrics == {"loss": 1.0, "grad_norm": 2.0, "reward": 0.5}
     assert update.seconds["sampling"] == 1.25 and update.seconds["annotating"] >= 0 and update.seconds["training"] > 0

@@ -188,6 +188,7 @@ def _batch(trees: Sequence[_Tree], device: str) -> Batch:
     leaf: list[int] = []
     members: list[_Numbered] = []
     predictor: list[Integers] = []
+    position: list[Integers] = []
     target: list[Integers] = []
     for tree in trees:
         offset, segments = len(ids), len(start)
@@ -197,8 +198,9 @@ def _batch(trees: Sequence[_Tree], device: str) -> Batch:
         length += tree.length
         parent += [segments + p if p >= 0 else -1 for p in tree.parent]
         for member in tree.members:
-            index, source = _trained(tree, member)
+            index, source, own = _trained(tree, member)
             predictor.append(source + offset)
+            position.append(np.where(own < 0, own, own + offset))
             target.append(np.asarray(member.sequence.ids)[index])
             leaf.append(segments + tree.leaves[member.number])
             members.append(member)
@@ -209,6 +211,7 @@ def _batch(trees: Sequence[_Tree], device: str) -> Batch:
         position_ids=_tensor(positions, device),
         layout=Layout(tuple(start), tuple(length), tuple(parent), tuple(leaf)),
         predictor=_tensor(np.concatenate(predictor), device),
+        position=_tensor(np.concatenate(position), device),
         target=_tensor(np.concatenate(target), device),
         seq=_tensor(seq, device),
         group=_tensor(groups, device),
@@ -220,14 +223,16 @@ def _batch(trees: Sequence[_Tree], device: str) -> Batch:
     )
 
 
-def _trained(tree: _Tree, member: _Numbered) -> tuple[Integers, Integers]:
-    """The indices of a sequence's trained tokens and the offsets that predict them.
+def _trained(tree: _Tree, member: _Numbered) -> tuple[Integers, Integers, Integers]:
+    """The indices of a sequence's trained tokens, the offsets that predict them and their own.
 
-    Without a prompt nothing predicts the first token, and it is not trained.
+    Without a prompt nothing predicts the first token, and it is not trained. A last token that is
+    no input has the offset -1.
     """
-    predictors = np.asarray(tree.predictors[member.number])[: len(member.sequence.ids)]
-    index = np.flatnonzero(np.asarray(member.sequence.trained, dtype=bool) & (predictors >= 0))
-    return index, predictors[index]
+    length = len(member.sequence.ids)
+    offsets = np.asarray([*tree.predictors[member.number], -1])[: length + 1]
+    index = np.flatnonzero(np.asarray(member.sequence.trained, dtype=bool) & (offsets[:length] >= 0))
+    return index, offsets[index], offsets[index + 1]
 
 
 def _columns(trees: Sequence[_Tree], device: str) -> dict[str, torch.Tensor]:
@@ -240,7 +245,7 @@ def _columns(trees: Sequence[_Tree], device: str) -> dict[str, torch.Tensor]:
             out.setdefault(name, []).append(number)
         for member in tree.members:
             assert member.sequence.columns.keys() == names, "sequences of a step differ in their columns"
-            index, _ = _trained(tree, member)
+            index, _, _ = _trained(tree, member)
             for name, value in member.sequence.columns.items():
                 numbers = np.asarray(value)[index].tolist() if isinstance(value, tuple) else [value]
                 out.setdefault(name, []).extend(numbers)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +20,25 @@ from strop.batch import Batch, Outputs
 from strop.model import attention
 from strop.model.logprobs import token_logprobs
 from strop.model.tail import only
+
+
+class Model(Protocol):
+    """A network and how it is run: what a learner trains."""
+
+    @property
+    def module(self) -> PreTrainedModel: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def precision(self) -> torch.dtype: ...
+    @property
+    def precision_name(self) -> str: ...
+    @property
+    def path(self) -> Literal["packed", "padded"]: ...
+    @property
+    def tail(self) -> torch.nn.Module | None: ...
+    def autocasting(self) -> AbstractContextManager[None]: ...
+    def __call__(self, batch: Batch, *, temperature: float = 1.0, wants: Collection[str] = ()) -> Outputs: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +52,7 @@ class LanguageModel:
         why: why the padded path or the model's own head is used; empty where neither is.
         tail: the last layer's feed-forward block, where it may be run on part of the rows.
         autocast: dtype of the matrix products where the weights are kept in fp32; None: the weights' own.
+        value_head: one number a hidden state, for a critic that shares the policy's trunk.
     """
 
     module: PreTrainedModel
@@ -41,6 +61,7 @@ class LanguageModel:
     why: str = ""
     tail: torch.nn.Module | None = None
     autocast: torch.dtype | None = None
+    value_head: torch.nn.Linear | None = None
 
     @property
     def device(self) -> str:
@@ -54,35 +75,52 @@ class LanguageModel:
     @property
     def precision_name(self) -> str:
         """fp32, bf16, ..."""
-        return {torch.float32: "fp32", torch.bfloat16: "bf16"}.get(self.precision, str(self.precision))
+        return precision_name(self.precision)
 
     def autocasting(self) -> AbstractContextManager[None]:
         """The context its forwards run in."""
-        if self.autocast is None:
-            return nullcontext()
-        context: AbstractContextManager[None] = torch.autocast(self.module.device.type, dtype=self.autocast)
-        return context
+        return autocasting(self.module, self.autocast)
+
+    def __call__(self, batch: Batch, *, temperature: float = 1.0, wants: Collection[str] = ()) -> Outputs:
+        return forward(self, batch, temperature=temperature, wants=wants)
+
+
+def precision_name(kind: torch.dtype) -> str:
+    """fp32, bf16, ..."""
+    return {torch.float32: "fp32", torch.bfloat16: "bf16"}.get(kind, str(kind))
+
+
+def autocasting(module: PreTrainedModel, kind: torch.dtype | None) -> AbstractContextManager[None]:
+    """The context a module's forwards run in; `kind` None is the weights' own precision."""
+    if kind is None:
+        return nullcontext()
+    context: AbstractContextManager[None] = torch.autocast(module.device.type, dtype=kind)
+    return context
 
 
 def forward(model: LanguageModel, batch: Batch, *, temperature: float = 1.0, wants: Collection[str] = ()) -> Outputs:
     """Log-probs [N] of the trained tokens, fp32, at the sampling temperature.
 
-    Args: wants: "entropy" and "correct" ask for these numbers, [N].
+    Args: wants: "entropy" and "correct" ask for these numbers, [N]; "values" for those of the value head, [N].
     """
-    stats = bool(wants)
+    stats = "entropy" in wants or "correct" in wants
     if not model.plain_head:
+        assert "values" not in wants, "a value head reads hidden states, which this model's own head hides"
         with model.autocasting():
-            logits = _padded(model.module, batch, head=True)
+            logits = _own_logits(model.module, batch)
         return _from_logits(logits.float() / temperature, batch.target, stats)
-    with model.autocasting():
-        hidden = _packed(model, batch) if model.path == "packed" else _padded(model.module, batch, head=False)
+    hidden = hidden_states(model, batch, batch.predictor, batch.seq)
+    values = None
+    if "values" in wants:
+        assert model.value_head is not None, "no value head"
+        values = model.value_head(hidden.float()).squeeze(-1)
     if model.autocast is not None:
         hidden = hidden.to(model.autocast)
     weight = model.module.get_output_embeddings().weight
     logprobs, entropy, correct = token_logprobs(
         hidden, weight.to(hidden.dtype), batch.target, temperature=temperature, stats=stats
     )
-    return Outputs(logprobs, entropy if "entropy" in wants else None, correct if "correct" in wants else None)
+    return Outputs(logprobs, entropy if "entropy" in wants else None, correct if "correct" in wants else None, values)
 
 
 def backbone(module: PreTrainedModel) -> Any:
@@ -90,11 +128,25 @@ def backbone(module: PreTrainedModel) -> Any:
     return module.base_model
 
 
-def _packed(model: LanguageModel, batch: Batch) -> Tensor:
-    """Hidden states [N, d] that predict the trained tokens."""
+def hidden_states(model: Model, batch: Batch, positions: Tensor, sequences: Tensor) -> Tensor:
+    """Hidden states [M, d] of the backbone.
+
+    Args: positions: [M] packed positions, each on the path of the sequence that `sequences` [M] names.
+    """
+    with model.autocasting():
+        if model.path == "packed":
+            return _packed(model, batch, positions)
+        ids, mask, column_of = unroll(batch)
+        states = backbone(model.module)(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        selected: Tensor = states[sequences, column_of[sequences, positions]]
+        return selected
+
+
+def _packed(model: Model, batch: Batch, positions: Tensor) -> Tensor:
+    """Hidden states [M, d] at packed positions."""
     length = batch.input_ids.shape[0]
     read = torch.zeros(length, dtype=torch.bool, device=batch.input_ids.device)
-    read[batch.predictor] = True
+    read[positions] = True
     with only(model.tail, read.nonzero().squeeze(-1), length):
         hidden = backbone(model.module)(
             input_ids=batch.input_ids.unsqueeze(0),
@@ -102,26 +154,22 @@ def _packed(model: LanguageModel, batch: Batch) -> Tensor:
             strop_plan=attention.plan(batch.layout, batch.position_ids),
             use_cache=False,
         ).last_hidden_state[0]
-    selected: Tensor = hidden.index_select(0, batch.predictor)
+    selected: Tensor = hidden.index_select(0, positions)
     return selected
 
 
-def _padded(module: PreTrainedModel, batch: Batch, *, head: bool) -> Tensor:
-    """Hidden states [N, d], or logits [N, V], by one padded row a sequence."""
-    ids, mask, row, column = unroll(batch)
-    inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": False}
-    if head:
-        logits: Tensor = module(**inputs).logits[row, column]
-        return logits
-    hidden: Tensor = backbone(module)(**inputs).last_hidden_state[row, column]
-    return hidden
+def _own_logits(module: PreTrainedModel, batch: Batch) -> Tensor:
+    """Logits [N, V] of the trained tokens by the model's own head, one padded row a sequence."""
+    ids, mask, column_of = unroll(batch)
+    logits: Tensor = module(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    return logits[batch.seq, column_of[batch.seq, batch.predictor]]
 
 
-def unroll(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def unroll(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Every sequence in a right-padded row of its own.
 
-    Returns: ids [S, T], attention mask [S, T], and the row and column [N] of each trained
-        token's predictor.
+    Returns: ids [S, T], attention mask [S, T], and the column [S, P] of each packed position in a
+        sequence's row (0 for positions that are not on its path).
     """
     layout = batch.layout
     spans = [[(layout.start[i], layout.length[i]) for i in layout.path(leaf)] for leaf in layout.leaf]
@@ -137,7 +185,7 @@ def unroll(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             column_of[row, start : start + length] = torch.arange(at, at + length, device=device)
             at += length
         mask[row, :at] = 1
-    return ids, mask, batch.seq, column_of[batch.seq, batch.predictor]
+    return ids, mask, column_of
 
 
 def _from_logits(logits: Tensor, target: Tensor, stats: bool) -> Outputs:

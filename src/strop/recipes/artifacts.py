@@ -15,13 +15,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from strop import __version__
 from strop.data.read import data_files, sha256
-from strop.recipes.settings import Data, EvaluateStage, PreferenceStage, Recipe, RLStage, Stage
+from strop.recipes.settings import Data, Recipe, Stage
 
 NO_NUMBERS = ("save_every", "keep", "log_every")
 """Training settings that do not change what is computed."""
@@ -34,29 +34,69 @@ def stage_seed(seed: int, name: str) -> int:
 
 def model_of(recipe: Recipe, stage: Stage) -> str:
     """The model a stage starts from, as the recipe names it."""
+    assert "model" in stage.models
     model = stage.model or recipe.model
     assert model is not None, "a stage without a model passed the checks"
     return model
 
 
+def named(stage: Stage) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Every name of a model or of data in a stage's settings, with the path of the setting."""
+    for key in stage.models:
+        yield from _texts((key,), getattr(stage, key))
+    for key in stage.datasets:
+        data: Data | None = getattr(stage, key)
+        if data is not None:
+            yield from ((((key, "path")), path) for path in paths_of(data))
+    for index, reward in enumerate(rewards_of(stage)):
+        for key in models_of_reward(reward):
+            yield from _texts(("rewards", index, key), getattr(reward, key))
+
+
+def _texts(path: tuple[str | int, ...], value: object) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, tuple):
+        yield from (((*path, index), text) for index, text in enumerate(value))
+
+
+def rewards_of(stage: Stage) -> tuple[Any, ...]:
+    """A stage's rewards; none where it has no such setting."""
+    return getattr(stage, "rewards", ())
+
+
+def models_of_reward(reward: Any) -> tuple[str, ...]:
+    """The fields of a reward that name models; a class that reads models declares them in `models`."""
+    found: tuple[str, ...] = getattr(reward, "models", ())
+    return found
+
+
+def resolved_rewards(stage: Stage, path_of: Callable[[str], str]) -> tuple[Any, ...]:
+    """The stage's rewards with every name of a model as a path."""
+
+    def at(value: Any) -> Any:
+        return path_of(value) if isinstance(value, str) else tuple(map(path_of, value))
+
+    return tuple(
+        dataclasses.replace(r, **{key: at(getattr(r, key)) for key in models_of_reward(r)}) for r in rewards_of(stage)
+    )
+
+
+def models_of(recipe: Recipe, stage: Stage) -> dict[str, str]:
+    """The models a stage reads, by setting (`model`, `reference`, `rewards.0.path`), as the recipe names them."""
+    found = {".".join(map(str, path)): text for path, text in named(stage) if path[0] not in stage.datasets}
+    return {"model": model_of(recipe, stage), **found} if "model" in stage.models else found
+
+
 def inputs_of(recipe: Recipe, stage: Stage) -> dict[str, str]:
-    """What a stage reads, as the recipe names it: model, reference, baseline, data, eval_data."""
-    found: dict[str, str | None] = {"model": model_of(recipe, stage)}
-    if isinstance(stage, PreferenceStage | RLStage):
-        found["reference"] = stage.reference
-    if isinstance(stage, EvaluateStage):
-        found["baseline"] = stage.baseline
-    for key, data in sources_of(stage).items():
-        found[key] = ", ".join(paths_of(data))
-    return {key: value for key, value in found.items() if value is not None}
+    """What a stage reads, as the recipe names it: its models, then its data."""
+    data = {key: ", ".join(paths_of(data)) for key, data in sources_of(stage).items()}
+    return {**models_of(recipe, stage), **data}
 
 
 def sources_of(stage: Stage) -> dict[str, Data]:
     """A stage's data settings by key, those it has."""
-    given = (
-        {"data": stage.data} if isinstance(stage, EvaluateStage) else {"data": stage.data, "eval_data": stage.eval_data}
-    )
-    return {key: data for key, data in given.items() if data is not None}
+    return {key: data for key in stage.datasets if (data := getattr(stage, key)) is not None}
 
 
 def paths_of(data: Data) -> tuple[str, ...]:
@@ -112,9 +152,7 @@ def hash_stage(stage: Stage, *, seed: int, device: str, precision: str, inputs: 
 
 def code_files(stage: Stage) -> Iterator[tuple[str, Path]]:
     """The user's own files that a stage's rewards name as `file.py:function`, by setting."""
-    if not isinstance(stage, RLStage | EvaluateStage):
-        return
-    for index, reward in enumerate(stage.rewards):
+    for index, reward in enumerate(rewards_of(stage)):
         for field in dataclasses.fields(reward):
             value = getattr(reward, field.name)
             if isinstance(value, str) and ".py:" in value:
@@ -135,11 +173,14 @@ def copy_tree(source: Path, target: Path) -> None:
 
 def _numbers_only(stage: Stage) -> dict[str, Any]:
     plain = dataclasses.asdict(stage)
-    for key in ("model", "reference", "baseline"):
+    for key in stage.models:
         plain.pop(key, None)
-    for key in ("data", "eval_data"):
+    for key in stage.datasets:
         if plain.get(key):
             plain[key].pop("path")
+    for reward, settings in zip(rewards_of(stage), plain.get("rewards", ()), strict=True):
+        for key in models_of_reward(reward):
+            settings.pop(key)
     for key in NO_NUMBERS:
         plain.get("training", {}).pop(key, None)
     return plain

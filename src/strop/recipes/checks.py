@@ -6,31 +6,15 @@ Works on stages of which some could not be made (null), so that one reading says
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
-from strop.credit import GroupRelative, LeaveOneOut
+from strop.recipes.artifacts import named
+from strop.recipes.parts import Found, at_least, sampling_problems, training_problems
 from strop.recipes.plain import RECIPE_KEYS
-from strop.recipes.settings import (
-    Data,
-    EvaluateStage,
-    PreferenceStage,
-    RLStage,
-    Sampling,
-    Stage,
-    Training,
-)
+from strop.recipes.settings import Data, Sampling, Stage, Training
 from strop.recipes.yaml12 import Path
-
-Found = Iterator[tuple[Path, str]]
-
-ARTIFACTS: Mapping[str, tuple[str, ...]] = {
-    "sft": ("model",),
-    "preference": ("model",),
-    "rl": ("model",),
-    "evaluate": ("samples",),
-}
-"""What a stage of each kind leaves for later ones."""
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
 RESERVED = (*RECIPE_KEYS, "stages")
@@ -57,9 +41,9 @@ def _recipe(tree: Mapping[str, Any]) -> Found:
     if isinstance(name, str) and not safe(name):
         yield ("name",), f"{name!r} names a folder: use letters, digits, `_`, `-` and `.`, at most 64"
     device = tree.get("device", "auto")
-    if _below(tree.get("seed"), 0):
+    if _less(tree.get("seed"), 0):
         yield ("seed",), f"must not be negative, got {tree['seed']}"
-    if _below(tree.get("threads"), 1):
+    if _less(tree.get("threads"), 1):
         yield ("threads",), f"must be at least 1, or null for one a physical core, got {tree['threads']}"
     if isinstance(device, str) and device not in DEVICES:
         yield ("device",), f"expected one of {', '.join(DEVICES)}, got {device}"
@@ -93,78 +77,28 @@ def _names(tree: Mapping[str, Any]) -> Found:
 
 
 def _stage(stage: Stage) -> Found:
-    if isinstance(stage, EvaluateStage):
-        yield from _at_least(stage, ("num_samples",), 1)
-        if not stage.rewards and (stage.num_samples, stage.sampling) != (1, EvaluateStage().sampling):
-            key = "num_samples" if stage.num_samples != 1 else "sampling"
-            yield (key,), "without rewards nothing is sampled: the rows' own answers are evaluated; give rewards"
-    else:
-        yield from (((("training", *path)), text) for path, text in _training(stage.training))
-    if isinstance(stage, RLStage):
-        yield from _at_least(stage, ("num_generations", "passes", "minibatches"), 1)
-        if isinstance(stage.advantage, GroupRelative | LeaveOneOut) and stage.num_generations < 2:
-            yield ("num_generations",), "must be at least 2: an advantage is relative to the group's other completions"
-        if stage.minibatches > max(1, stage.training.batch_size):
-            sizes = f"{stage.minibatches} minibatches of {stage.training.batch_size} prompts"
-            yield ("minibatches",), f"{sizes}: must not be more than training.batch_size"
-    if isinstance(stage, RLStage | EvaluateStage):
-        yield from (((("sampling", *path)), text) for path, text in _sampling(stage.sampling))
-        yield from _rewards(stage)
-    if isinstance(stage, RLStage) and (stage.sampling.top_k is not None or stage.sampling.top_p is not None):
-        key = "top_k" if stage.sampling.top_k is not None else "top_p"
-        yield ("sampling", key), "is for evaluate stages: training needs log-probs of what was really sampled"
-    if isinstance(stage, RLStage) and stage.sampling.temperature == 0:
-        yield ("sampling", "temperature"), "0 is greedy: every completion of a group would be the same; use 1.0"
+    yield from stage.problems()
+    for field in fields(stage):
+        value = getattr(stage, field.name)
+        if isinstance(value, Training):
+            yield from _below(field.name, training_problems(value))
+        if isinstance(value, Sampling):
+            yield from _below(field.name, sampling_problems(value))
     yield from _data(stage)
 
 
-def _rewards(stage: RLStage | EvaluateStage) -> Found:
-    if isinstance(stage, RLStage) and not stage.rewards:
-        yield ("rewards",), "is empty; a stage of kind rl needs at least one, as rewards=number"
-    elif stage.rewards and all(r.weight == 0 for r in stage.rewards):
-        yield ("rewards",), "all weights are 0, so nothing is scored; give one a weight"
-    labels: dict[str, int] = {}
-    for index, reward in enumerate(stage.rewards):
-        label = reward.label or reward.name
-        if label in labels:
-            text = f"rewards[{labels[label]}] is logged as {label!r} too; give one a label of its own"
-            yield ("rewards", index), text
-        labels.setdefault(label, index)
-
-
-def _training(training: Training) -> Found:
-    yield from _at_least(training, ("steps", "batch_size", "micro_batch_tokens", "keep", "log_every"), 1)
-    yield from _at_least(training, ("nonfinite_limit",), 1)
-    yield from _at_least(training, ("max_length",), 2)
-    yield from _at_least(training, ("save_every", "eval_every", "max_grad_norm"), 0)
-    if training.epochs <= 0:
-        yield ("epochs",), f"must be more than 0, got {training.epochs}"
-    if not 0 <= training.eval_fraction < 1:
-        yield ("eval_fraction",), f"must be at least 0 and less than 1, got {training.eval_fraction}"
-
-
-def _sampling(sampling: Sampling) -> Found:
-    yield from _at_least(sampling, ("max_completion_length", "top_k", "rows"), 1)
-    yield from _at_least(sampling, ("temperature",), 0)
-    if sampling.top_p is not None and not 0 < sampling.top_p <= 1:
-        yield ("top_p",), f"must be more than 0 and at most 1, got {sampling.top_p}"
-    if "" in sampling.stop:
-        yield ("stop",), "an empty text stops every completion at once"
-
-
-def _sources(stage: Stage) -> list[tuple[str, Data | None]]:
-    if isinstance(stage, EvaluateStage):
-        return [("data", stage.data)]
-    return [("data", stage.data), ("eval_data", stage.eval_data)]
+def _below(key: str, found: Found) -> Found:
+    return (((key, *path), text) for path, text in found)
 
 
 def _data(stage: Stage) -> Found:
-    if stage.data is None:
-        yield ("data",), "is missing; name a file, as data=train.jsonl"
-    for key, data in _sources(stage):
+    for key in stage.datasets:
+        data: Data | None = getattr(stage, key)
         if data is None:
+            if key == "data":
+                yield ("data",), "is missing; name a file, as data=train.jsonl"
             continue
-        yield from (((key, *path), text) for path, text in _at_least(data, ("limit",), 1))
+        yield from _below(key, at_least(data, ("limit",), 1))
         if data.path in ("", ()) or (not isinstance(data.path, str) and "" in data.path):
             yield (key, "path"), "is empty; name a file, as data=train.jsonl"
 
@@ -172,47 +106,27 @@ def _data(stage: Stage) -> Found:
 def _references(tree: Mapping[str, Any], stages: Sequence[Stage | None], index: int) -> Found:
     stage = stages[index]
     assert stage is not None
-    earlier = {s.name: s.kind for s in stages[:index] if s is not None}
+    earlier = {s.name: s for s in stages[:index] if s is not None}
     unknown = None in stages[:index]
-    models = [name for name, kind in earlier.items() if "model" in ARTIFACTS[kind]]
-    if stage.model is None and (models or not isinstance(tree.get("model"), str)):
+    models = [name for name, s in earlier.items() if "model" in s.leaves]
+    if "model" in stage.models and stage.model is None and (models or not isinstance(tree.get("model"), str)):
         hint = f"model: @{models[-1]}" if models else "model=PATH, a model folder or a hub name"
         if models or not unknown:
             yield ("model",), f"is missing; name it, as {hint}"
-    for path, value in _named(stage):
+    for path, value in named(stage):
         name = value.removeprefix("@")
-        need = "samples" if path[0] in ("data", "eval_data") else "model"
-        if name in earlier and need not in ARTIFACTS[earlier[name]]:
-            yield path, f"{value}: a stage of kind {earlier[name]} leaves no {need}"
+        need = "samples" if path[0] in stage.datasets else "model"
+        if not value.startswith("@"):
+            continue
+        if name in earlier and need not in earlier[name].leaves:
+            yield path, f"{value}: a stage of kind {earlier[name].kind} leaves no {need}"
         elif name not in earlier and not unknown:
             yield path, f"{value}: no earlier stage of that name; " + _known(earlier)
 
 
-def _known(earlier: Mapping[str, str]) -> str:
+def _known(earlier: Collection[str]) -> str:
     return "earlier stages: " + ", ".join(earlier) if earlier else "this is the first stage"
 
 
-def _named(stage: Stage) -> Iterator[tuple[Path, str]]:
-    """Every `@name` of a stage and where it stands."""
-    texts: list[tuple[Path, Any]] = [(("model",), stage.model)]
-    if isinstance(stage, EvaluateStage):
-        texts.append((("baseline",), stage.baseline))
-    elif isinstance(stage, PreferenceStage | RLStage):
-        texts.append((("reference",), stage.reference))
-    for key, data in _sources(stage):
-        if data is not None:
-            paths = (data.path,) if isinstance(data.path, str) else data.path
-            texts += [((key, "path"), p) for p in paths]
-    yield from ((path, text) for path, text in texts if isinstance(text, str) and text.startswith("@"))
-
-
-def _at_least(settings: Any, keys: Sequence[str], least: int) -> Found:
-    for key in keys:
-        value = getattr(settings, key)
-        if value is not None and value < least:
-            wanted = "must not be negative" if least == 0 else f"must be at least {least}"
-            yield (key,), f"{wanted}, got {value}"
-
-
-def _below(value: Any, least: int) -> bool:
+def _less(value: Any, least: int) -> bool:
     return isinstance(value, int) and value < least

@@ -57,8 +57,8 @@ class Context:
         recipe: the whole run's settings (device, precision, threads).
         index: the stage's place in the recipe.
         run_dir, stage_dir: absolute; `stage_dir` exists.
-        model: path or name of the model the stage starts from (for evaluate: the one sampled).
-        reference, baseline: as the stage names them; null where it names none.
+        models: path or name of every model the stage reads, by setting: `model` is the one it starts
+            from (for evaluate: the one sampled), then `reference`, `baseline`, `rewards.0.path`, ...
         seed: the stage's own, a function of the recipe's seed and the stage's name.
         should_stop: true once Ctrl-C or SIGTERM asked for it. A stage then saves a checkpoint
             after its current step and raises `Interrupted`.
@@ -71,9 +71,7 @@ class Context:
     index: int
     run_dir: Path
     stage_dir: Path
-    model: str
-    reference: str | None
-    baseline: str | None
+    models: Mapping[str, str]
     seed: int
     should_stop: Callable[[], bool]
     resolve: Callable[[str], str]
@@ -81,6 +79,11 @@ class Context:
     journal: Journal
     display: Display
     log_every: int = 1
+
+    @property
+    def model(self) -> str:
+        """The model the stage starts from."""
+        return self.models["model"]
 
     @property
     def name(self) -> str:

@@ -20,6 +20,7 @@ from strop.evaluate.statistics import Measure
 from strop.recipes.context import Context, Interrupted, StageResult
 from strop.recipes.settings import Training
 from strop.train import checkpoint
+from strop.train.checkpoint import Carried
 from strop.train.learner import Learner
 from strop.train.loop import Annotate, Packing, Passes, Update, train
 from strop.train.memory import peak_memory_mb
@@ -34,11 +35,20 @@ NOTHING = "every group's rewards were equal or unscorable"
 CLOSING = ("loss", "mean_token_accuracy", "rewards/accuracies", "rewards/margins", "reward", "kl", "entropy")
 
 
+Finished = tuple[Mapping[str, Measure], Mapping[str, str]]
+"""Figures, and artifacts by kind (paths relative to the stage's folder)."""
+
+
 @dataclass(slots=True)
 class Job:
     """One training stage, ready to run.
 
     Attributes:
+        learners: the first trains the stage's model; each other one is saved under its label.
+        annotations: what completes a step's groups before they are packed, in order.
+        carried: what else a checkpoint holds, by name.
+        finish: called once the model is saved; may write more into the stage's folder, and gives
+            more figures and artifacts.
         evaluate: figures on held-out rows, asked for at the start, the end and each `eval_every`.
         check_first: looks at the metrics of the very first optimizer step, and raises if they
             cannot be right.
@@ -48,16 +58,17 @@ class Job:
     context: Context
     training: Training
     chat: Chat
-    learner: Learner
+    learners: tuple[Learner, ...]
     source: Source
     steps: int
-    annotate: Annotate | None
     packing: Packing
     passes: Passes
     evaluate: Callable[[], dict[str, Measure]] | None
     check_first: Callable[[dict[str, float]], None] | None
     begin: Mapping[str, str]
-    temperature: float = 1.0
+    annotations: tuple[Annotate, ...] = ()
+    carried: Mapping[str, Carried] = field(default_factory=dict)
+    finish: Callable[[], Finished] | None = None
     phases: dict[str, float] = field(default_factory=dict)
     num_tokens: int = 0
     checked: bool = False
@@ -69,6 +80,11 @@ class Job:
     @property
     def checkpoints(self) -> Path:
         return self.context.stage_dir / "checkpoints"
+
+    @property
+    def learner(self) -> Learner:
+        """The one that trains the stage's model."""
+        return self.learners[0]
 
 
 def fit(job: Job) -> StageResult:
@@ -82,8 +98,8 @@ def fit(job: Job) -> StageResult:
         job.before = _evaluate(job, 0)
     job.context.phase("training")
     loop = train(
-        job.learner, job.source, steps=job.steps, start=start,
-        annotate=job.annotate, packing=job.packing, passes=job.passes,
+        job.learners, job.source, steps=job.steps, start=start,
+        annotations=job.annotations, packing=job.packing, passes=job.passes,
     )  # fmt: skip
     for update in loop:
         _log(job, update)
@@ -96,10 +112,11 @@ def fit(job: Job) -> StageResult:
         if stopping:
             raise Interrupted
     after = _evaluate(job, job.steps) if job.evaluate is not None else {}
-    _export(job)
+    artifacts = _export(job)
+    figures, more = job.finish() if job.finish is not None else ({}, {})
     return StageResult(
-        metrics={**_closing(job), **_changes(job.before, after)},
-        artifacts={"model": "model"},
+        metrics={**_closing(job), **_changes(job.before, after), **figures},
+        artifacts={**artifacts, **more},
         phases=dict(job.phases),
     )
 
@@ -185,17 +202,19 @@ def _evaluate(job: Job, step: int) -> dict[str, Measure]:
 
 def _resume(job: Job) -> int:
     """Put back the newest good checkpoint; the step to go on from."""
-    found = checkpoint.load(job.checkpoints, lambda text: job.context.event("alarm", text), ("model", "optimizer"))
+    needed = [part for learner in job.learners for part in _parts(learner)]
+    found = checkpoint.load(job.checkpoints, lambda text: job.context.event("alarm", text), needed)
     if found is None:
         job.context.rewind(0)
         return 0
-    _load_weights(job.learner.model.module, found.tensors["model"])
-    job.learner.optimizer.load_state_dict(
-        checkpoint.unflatten_optimizer(found.tensors["optimizer"], found.state["optimizer"])
-    )
-    job.learner.updates = int(found.state["updates"])
-    job.learner.skipped = int(found.state["skipped"])
-    job.learner.skipped_in_a_row = int(found.state["skipped_in_a_row"])
+    for learner, state in zip(job.learners, found.state["learners"], strict=True):
+        model, optimizer = (found.tensors[part] for part in _parts(learner))
+        _load_weights(learner.model.module, model)
+        learner.optimizer.load_state_dict(checkpoint.unflatten_optimizer(optimizer, state["optimizer"]))
+        learner.updates, learner.skipped = int(state["updates"]), int(state["skipped"])
+        learner.skipped_in_a_row = int(state["skipped_in_a_row"])
+    for name, carried in job.carried.items():
+        carried.restore(found.tensors.get(f"carried-{name}", {}), found.state["carried"][name])
     job.num_tokens = int(found.state["num_tokens"])
     job.checked = job.learner.updates > 0
     job.idle, job.idle_in_a_row = int(found.state["idle"]), int(found.state["idle_in_a_row"])
@@ -215,12 +234,17 @@ def _load_weights(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) 
 def _save(job: Job, step: int) -> None:
     job.context.phase("saving")
     began = time.perf_counter()
-    tensors, plain = checkpoint.flatten_optimizer(job.learner.optimizer.state_dict())
+    parts: dict[str, Mapping[str, torch.Tensor]] = {}
+    learners = []
+    for learner in job.learners:
+        tensors, plain = checkpoint.flatten_optimizer(learner.optimizer.state_dict())
+        parts.update(zip(_parts(learner), (learner.model.module.state_dict(), tensors), strict=True))
+        counts = {"updates": learner.updates, "skipped": learner.skipped, "skipped_in_a_row": learner.skipped_in_a_row}
+        learners.append({"optimizer": plain, **counts})
+    parts.update({f"carried-{name}": found for name, c in job.carried.items() if (found := c.tensors())})
     state: dict[str, Any] = {
-        "optimizer": plain,
-        "updates": job.learner.updates,
-        "skipped": job.learner.skipped,
-        "skipped_in_a_row": job.learner.skipped_in_a_row,
+        "learners": learners,
+        "carried": {name: dict(c.plain()) for name, c in job.carried.items()},
         "num_tokens": job.num_tokens,
         "idle": job.idle,
         "idle_in_a_row": job.idle_in_a_row,
@@ -228,23 +252,29 @@ def _save(job: Job, step: int) -> None:
         "before": {name: measure.to_json() for name, measure in job.before.items()},
         "recent": [{k: v for k, v in row.items() if math.isfinite(v)} for row in job.recent],
     }
-    parts = {"model": job.learner.model.module.state_dict(), "optimizer": tensors}
     path = checkpoint.save(job.checkpoints, step, parts, state, job.training.keep)
     _spent(job, "saving", time.perf_counter() - began)
     job.context.event("checkpoint", f"saved {path.name}", step=step)
     job.context.phase("training")
 
 
-def _export(job: Job) -> None:
-    """The finished model as an ordinary Hugging Face folder, tokenizer and chat template with it."""
+def _parts(learner: Learner) -> tuple[str, str]:
+    """The names of a learner's weights and optimizer state in a checkpoint."""
+    return (f"{learner.label}-model", f"{learner.label}-optimizer") if learner.label else ("model", "optimizer")
+
+
+def _export(job: Job) -> dict[str, str]:
+    """Each finished model as an ordinary Hugging Face folder, tokenizer and chat template with it."""
     job.context.phase("saving")
     began = time.perf_counter()
-    folder = job.context.stage_dir / "model"
-    job.learner.model.module.save_pretrained(folder)
     if job.chat.tokenizer.chat_template is None:
         job.chat.tokenizer.chat_template = job.chat.template
-    job.chat.tokenizer.save_pretrained(folder)
+    names = [learner.label or "model" for learner in job.learners]
+    for name, learner in zip(names, job.learners, strict=True):
+        learner.model.module.save_pretrained(job.context.stage_dir / name)
+        job.chat.tokenizer.save_pretrained(job.context.stage_dir / name)
     _spent(job, "saving", time.perf_counter() - began)
+    return {name: name for name in names}
 
 
 def _closing(job: Job) -> dict[str, Measure]:

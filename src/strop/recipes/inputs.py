@@ -15,7 +15,7 @@ from strop.data.formats import load_dataset
 from strop.recipes.arithmetic import num_held_out
 from strop.recipes.context import Context
 from strop.recipes.preflight import wrong_kind
-from strop.recipes.settings import Data, PreferenceStage, SFTStage, Stage, Training
+from strop.recipes.settings import Data, Stage, Training
 from strop.types import Group
 
 
@@ -148,12 +148,12 @@ def encode_all(groups: Sequence[Group], chat: Chat, max_length: int, context: Co
 
 def _miscounted(group: Group, stage: Stage) -> str:
     """Why a group has the wrong number of answers for a stage; empty where it has the right one."""
-    count = len(group.completions)
-    if isinstance(stage, SFTStage) and count != 1:
-        return f"{count} answers where this stage trains on one"
-    if isinstance(stage, PreferenceStage) and count != 2:
-        return f"{count} answers where this stage compares two"
-    return ""
+    count, (fewest, most) = len(group.completions), stage.answers
+    if fewest <= count and (most is None or count <= most):
+        return ""
+    exactly = {1: "trains on one", 2: "compares two"}
+    wanted = exactly[fewest] if fewest == most and fewest in exactly else f"needs at least {fewest}"
+    return f"{count} answers where this stage {wanted}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,8 @@ from pathlib import Path
 from strop.data.formats import Dataset, load_dataset
 from strop.data.read import data_files
 from strop.recipes import artifacts
-from strop.recipes.settings import Data, EvaluateStage, PreferenceStage, Recipe, SFTStage, Stage
-
-PAIRS = ("preference", "ranking")
-TEXTS = ("language_modeling", "prompt_completion")
+from strop.recipes.parts import PAIRS, TEXTS
+from strop.recipes.settings import Data, EvaluateStage, Recipe, Stage
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 
@@ -51,9 +49,7 @@ def require_model(model: str) -> None:
 
 
 def _stage(recipe: Recipe, stage: Stage) -> Iterator[str]:
-    inputs = artifacts.inputs_of(recipe, stage)
-    for key in ("model", "reference", "baseline"):
-        named = inputs.get(key, "@")
+    for key, named in artifacts.models_of(recipe, stage).items():
         if not named.startswith(("@", "world:")) and (trouble := check_model(named)):
             yield f"{stage.name}.{key}: {trouble}"
     for key, data in artifacts.sources_of(stage).items():
@@ -80,21 +76,14 @@ def _data(stage: Stage, data: Data) -> list[str]:
 
 def wrong_kind(stage: Stage, found: Dataset) -> str:
     """Why a stage can do nothing with rows of their kind; empty where it can."""
-    kinds: tuple[str, ...] = (found.kind,)
-    use = ""
-    if isinstance(stage, SFTStage):
-        kinds, use = (*TEXTS, "groups"), "this stage trains on"
-    elif isinstance(stage, PreferenceStage):
-        kinds, use = PAIRS, "this stage trains on"
-    elif isinstance(stage, EvaluateStage) and not stage.rewards:
-        kinds, use = (
-            (*PAIRS, *TEXTS),
-            "without rewards (as rewards=number) the rows' own answers are evaluated, which needs",
-        )
+    kinds, use = stage.takes, "this stage takes"
+    if isinstance(stage, EvaluateStage) and not stage.rewards:
+        kinds = (*PAIRS, *TEXTS)
+        use = "without rewards (as rewards=number) the rows' own answers are evaluated, which needs"
     longest = max(len(group.completions) for group in found.groups)
-    if isinstance(stage, PreferenceStage) and found.kind == "ranking" and longest > 2:
+    if stage.answers == (2, 2) and found.kind == "ranking" and longest > 2:
         return f"read as {found.shape} with {longest} answers to a prompt, but this stage compares two; keep two a row"
-    if found.kind in kinds:
+    if not kinds or found.kind in kinds:
         return ""
     return (
         f"read as {found.kind} ({found.shape}), but {use} {' or '.join(kinds)}; "

@@ -20,7 +20,7 @@ def answerer(model_path: str, sampling: Sampling, seed: int, *, device: str = "a
     require_model(model_path)
     from strop.data.chat import Chat
     from strop.model.load import choose_device, load, load_tokenizer
-    from strop.recipes.evaluating import sampler
+    from strop.recipes.stages.common import sampler
 
     place = choose_device(device)
     tokenizer = load_tokenizer(model_path)

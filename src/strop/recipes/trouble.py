@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from strop.recipes.settings import EvaluateStage, RLStage, Stage
+from strop.recipes.settings import RLStage, Stage, TrainingStage
 
 
 def explain(error: Exception, stage: Stage) -> str:
@@ -23,7 +23,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _smaller(stage: Stage) -> list[str]:
-    if isinstance(stage, EvaluateStage):
+    if not isinstance(stage, TrainingStage):
         return ["  sampling.rows=16", "  sampling.max_completion_length=128"]
     training = stage.training
     tokens = training.micro_batch_tokens or 4096

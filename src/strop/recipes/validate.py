@@ -13,7 +13,7 @@ from strop.data.inspect import percentiles
 from strop.recipes import artifacts
 from strop.recipes.arithmetic import num_held_out, num_steps
 from strop.recipes.preflight import wrong_kind
-from strop.recipes.settings import Data, EvaluateStage, PreferenceStage, Recipe, RLStage, SFTStage, Stage
+from strop.recipes.settings import Data, Recipe, RLStage, Stage, TrainingStage
 from strop.types import Group, content_to_json
 from strop.world.write import resolve
 
@@ -31,8 +31,8 @@ def validate(recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def _stage(recipe: Recipe, stage: Stage, world: Path) -> dict[str, Any]:
-    model = artifacts.model_of(recipe, stage)
-    folder = _model_folder(recipe, model, world)
+    model = artifacts.model_of(recipe, stage) if "model" in stage.models else None
+    folder = _model_folder(recipe, model, world) if model is not None else None
     out: dict[str, Any] = {"name": stage.name, "kind": stage.kind, "model": model, "data": {}}
     num_rows = None
     for key, data in artifacts.sources_of(stage).items():
@@ -44,7 +44,7 @@ def _stage(recipe: Recipe, stage: Stage, world: Path) -> dict[str, Any]:
             raise ValueError(f"{stage.name}.{key}: {trouble}")
         out["data"][key] = {"path": data.path, **_counts(found), "lengths": lengths(found.groups, folder)}
         num_rows = len(found.groups) if key == "data" else num_rows
-    if not isinstance(stage, EvaluateStage):
+    if isinstance(stage, TrainingStage):
         out["steps"] = steps_of(stage, num_rows)
     out["memory"] = memory_of(stage, folder)
     return out
@@ -58,7 +58,7 @@ def load(data: Data, world: Path, seed: int) -> Dataset:
     )
 
 
-def steps_of(stage: SFTStage | PreferenceStage | RLStage, num_rows: int | None) -> dict[str, Any]:
+def steps_of(stage: TrainingStage, num_rows: int | None) -> dict[str, Any]:
     """The optimizer steps of a training stage and the arithmetic behind them, in words."""
     training = stage.training
     if num_rows is None:
@@ -95,11 +95,11 @@ def memory_of(stage: Stage, folder: Path | None) -> dict[str, Any]:
     num = num_parameters(folder)
     if num is None:
         return {"text": "unknown: no config.json in the model's folder"}
-    if isinstance(stage, EvaluateStage):
+    if not isinstance(stage, TrainingStage):
         return {"parameters": num, "bytes": 4 * num, "text": f"{num:,} parameters x 4 bytes = {size(4 * num)}"}
     trained = 16 * num
-    other = isinstance(stage, PreferenceStage) and stage.reference is not None
-    reference = other or (isinstance(stage, RLStage) and stage.objective.beta > 0)
+    other = "reference" in artifacts.models_of(Recipe(name="", model=""), stage)
+    reference = other or (isinstance(stage, RLStage) and "ref_logprobs" in stage.objective.needs)
     total = trained + (4 * num if reference else 0)
     text = f"{num:,} parameters x 16 bytes (weight, gradient, two moments; fp32) = {size(trained)}"
     text += f", + 4 bytes each for the reference = {size(total)}" if reference else ""

@@ -23,7 +23,7 @@ from strop.recipes.context import Context, Interrupted, StageResult
 from strop.recipes.display import Display
 from strop.recipes.ending import story
 from strop.recipes.journal import Journal, finite, read_json
-from strop.recipes.settings import EvaluateStage, PreferenceStage, Recipe, RLStage, Stage
+from strop.recipes.settings import Recipe, Stage, TrainingStage
 from strop.recipes.trouble import explain
 from strop.recipes.words import duration
 from strop.train.metrics import State, write_json
@@ -173,23 +173,19 @@ class Work:
         self.done.append(entry)
 
     def _context(self, index: int, stage: Stage, stage_dir: Path, seed: int) -> Context:
-        reference = stage.reference if isinstance(stage, PreferenceStage | RLStage) else None
-        baseline = stage.baseline if isinstance(stage, EvaluateStage) else None
         return Context(
             recipe=self.recipe,
             index=index,
             run_dir=self.run_dir,
             stage_dir=stage_dir,
-            model=self.path_of(artifacts.model_of(self.recipe, stage)),
-            reference=None if reference is None else self.path_of(reference),
-            baseline=None if baseline is None else self.path_of(baseline),
+            models={key: self.path_of(name) for key, name in artifacts.models_of(self.recipe, stage).items()},
             seed=seed,
             should_stop=lambda: self.stop.asked,
             resolve=self.path_of,
             resolve_data=lambda text: self.path_of(text, "samples"),
             journal=self.journal,
             display=self.display,
-            log_every=1 if isinstance(stage, EvaluateStage) else stage.training.log_every,
+            log_every=stage.training.log_every if isinstance(stage, TrainingStage) else 1,
         )
 
     def path_of(self, text: str, kind: str = "model") -> str:
@@ -208,7 +204,7 @@ class Work:
     def _input_hashes(self, stage: Stage) -> dict[str, str]:
         found = {}
         for key, text in artifacts.inputs_of(self.recipe, stage).items():
-            if key not in ("data", "eval_data"):
+            if key not in stage.datasets:
                 found[key] = self._hash_named(text, "model") or artifacts.hash_model(text, self.recipe.seed)
         for key, data in artifacts.sources_of(stage).items():
             for place, path in enumerate(artifacts.paths_of(data)):

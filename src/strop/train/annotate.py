@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,14 +109,16 @@ def with_tokens(
     return replace(group, sequences=tuple(sequences))
 
 
-def spread(sequence: EncodedSequence, group: EncodedGroup, numbers: Numbers) -> tuple[float, ...]:
-    """Numbers of the trained tokens laid out over all ids, nan elsewhere.
+def spread(sequence: EncodedSequence, group: EncodedGroup, numbers: NDArray[np.floating[Any]]) -> tuple[float, ...]:
+    """Numbers of the trained tokens laid out over all ids, nan elsewhere."""
+    out = np.full(len(sequence.ids), np.nan)
+    out[trained_ids(sequence, group)] = numbers
+    return tuple(out.tolist())
 
-    Without a prompt the first token is predicted by nothing and has no number.
-    """
+
+def trained_ids(sequence: EncodedSequence, group: EncodedGroup) -> NDArray[np.bool_]:
+    """Which ids have a number; without a prompt the first token is predicted by nothing and has none."""
     trained = np.asarray(sequence.trained, dtype=bool).copy()
     if not group.prompt_ids:
         trained[0] = False
-    out = np.full(len(sequence.ids), np.nan)
-    out[trained] = numbers
-    return tuple(out.tolist())
+    return trained

@@ -24,7 +24,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from strop.lazy import lazy_module
 
@@ -47,6 +47,14 @@ class Checkpoint:
     step: int
     tensors: Mapping[str, Mapping[str, Tensor]]
     state: Mapping[str, Any]
+
+
+class Carried(Protocol):
+    """What a run carries from step to step besides its learners (a KL coefficient, a snapshot of weights)."""
+
+    def tensors(self) -> Mapping[str, Tensor]: ...
+    def plain(self) -> Mapping[str, Any]: ...
+    def restore(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None: ...
 
 
 class DamagedError(Exception):

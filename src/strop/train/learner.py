@@ -10,7 +10,7 @@ import torch
 
 from strop import dist
 from strop.batch import Batch, Step, step_totals, weighted_loss
-from strop.model.forward import LanguageModel, forward
+from strop.model.forward import Model
 from strop.objectives import Objective
 from strop.train.metrics import MetricSums
 from strop.train.optim import set_lr
@@ -30,11 +30,13 @@ class Learner:
         num_updates: optimizer steps the schedule spans.
         max_grad_norm: gradients are clipped to this norm; 0 leaves them.
         temperature: of the log-probs; the sampling temperature in RL, else 1.
+        label: put before the loss, gradient norm and learning rate where a step has several learners.
+        begins_at: the loop's step before which it makes no update (a critic warms up first).
         nonfinite_limit: raise after so many skipped updates in a row.
         updates, skipped, skipped_in_a_row: counted so far; part of a checkpoint.
     """
 
-    model: LanguageModel
+    model: Model
     objective: Objective
     optimizer: torch.optim.Optimizer
     schedule: Schedule
@@ -42,6 +44,8 @@ class Learner:
     max_grad_norm: float = 1.0
     temperature: float = 1.0
     nonfinite_limit: int = 5
+    label: str = ""
+    begins_at: int = 0
     updates: int = 0
     skipped: int = 0
     skipped_in_a_row: int = 0
@@ -64,20 +68,20 @@ class Learner:
         totals = step_totals(reductions, step.batches)
         for batch in step.batches:
             self._check_needs(batch)
-            outputs = forward(self.model, batch, temperature=self.temperature, wants=self.objective.wants)
+            outputs = self.model(batch, temperature=self.temperature, wants=self.objective.wants)
             terms = self.objective(outputs, batch)
             loss = weighted_loss(terms, batch, reductions, totals)
             loss.backward()
             total_loss += float(loss.detach())
             for name, values in terms.metrics.items():
                 sums.add(name, values)
-        metrics = {"loss": dist.sum_numbers([total_loss])[0], **sums.result()}
-        metrics["grad_norm"] = self._step(metrics["loss"])
-        metrics["learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
+        summed = dist.sum_numbers([total_loss])[0]
+        own = {"loss": summed, "grad_norm": self._step(summed)}
+        own["learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
         if self.skipped:
-            metrics["train/nonfinite"] = float(self.skipped)
+            own["train/nonfinite"] = float(self.skipped)
         self.updates += 1
-        return metrics
+        return {**{f"{self.label}/{name}" if self.label else name: v for name, v in own.items()}, **sums.result()}
 
     def _step(self, loss: float) -> float:
         """Clip and apply the gradients unless something is not finite; returns the norm before clipping."""

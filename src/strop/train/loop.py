@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -16,15 +17,30 @@ from strop.data.source import Collected, Source
 from strop.train.learner import Learner
 
 Annotate = Callable[[Sequence[EncodedGroup]], Sequence[EncodedGroup]]
+"""Groups to the same groups with more columns; what it measures on the way stands in `Measured.metrics`."""
+
+Groups = Sequence[EncodedGroup]
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """An annotation that also measures: numbers of its last call, logged with the step."""
+
+    @property
+    def metrics(self) -> Mapping[str, float]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """How often and in how many parts a step's groups are trained on."""
+    """How often and in how many parts a step's groups are trained on.
+
+    Attributes: max_kl: leave a step's remaining parts once `policy/approxkl_avg` exceeds it; null never does.
+    """
 
     passes: int = 1
     minibatches: int = 1
     seed: int = 0
+    max_kl: float | None = None
 
     def __call__(self, step: int, groups: Sequence[EncodedGroup]) -> Iterator[list[EncodedGroup]]:
         """The parts in order, reshuffled each pass by (seed, step, pass); whole groups, near-equal parts.
@@ -46,22 +62,29 @@ class Passes:
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How groups become micro-batches."""
+    """How groups become micro-batches; `read_last` where a scalar head reads the last token."""
 
     max_tokens: int
     device: str
     splittable: bool
+    read_last: bool = False
 
     def __call__(self, groups: Sequence[EncodedGroup]) -> Step:
         """The groups packed; a rank that has none takes part in the update with an empty step."""
         if not groups:
             return Step(())
-        return pack(groups, max_tokens=self.max_tokens, device=self.device, splittable=self.splittable)
+        return pack(
+            groups,
+            max_tokens=self.max_tokens,
+            device=self.device,
+            splittable=self.splittable,
+            read_last=self.read_last,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What one step of the loop did. `first` are the metrics of its first optimizer step."""
+    """What one step of the loop did. `first` are the metrics of its first part."""
 
     step: int
     metrics: dict[str, float]
@@ -72,38 +95,53 @@ class Update:
 
 
 def train(
-    learner: Learner,
+    learners: Sequence[Learner],
     source: Source,
     *,
     steps: int,
     start: int = 0,
-    annotate: Annotate | None,
+    annotations: Sequence[Annotate] = (),
     packing: Packing,
     passes: Passes,
 ) -> Iterator[Update]:
     """Steps start .. steps - 1, yielding after each; a resumed run passes the step it stopped at.
 
-    A step whose source gives no groups makes no update, and counts.
+    Every learner updates on each part, in order (a critic beside a policy). A step whose source
+    gives no groups makes no update, and counts.
     """
     for step in range(start, steps):
         collected = source(step)
         seconds = dict(collected.seconds)
-        groups: Sequence[EncodedGroup] = collected.groups
-        if annotate is not None:
-            began = time.perf_counter()
-            groups = annotate(groups)
-            seconds["annotating"] = time.perf_counter() - began
+        groups, measured = annotated(annotations, collected.groups, seconds)
         began = time.perf_counter()
         results: list[dict[str, float]] = []
         num_tokens = 0
         for part in passes(step, groups):
             if dist.sum_numbers([len(part)])[0] == 0:
                 continue
-            results.append(learner.update(packing(part)))
+            packed = packing(part)
+            results.append({k: v for ln in learners if step >= ln.begins_at for k, v in ln.update(packed).items()})
             num_tokens += sum(len(g.prompt_ids) * len(g.sequences) + sum(len(s.ids) for s in g.sequences) for g in part)
+            if passes.max_kl is not None and results[-1].get("policy/approxkl_avg", 0.0) > passes.max_kl:
+                break
         seconds["training"] = time.perf_counter() - began
-        metrics = {**means(results), **collected.metrics}
+        metrics = {**means(results), **collected.metrics, **measured}
         yield Update(step, metrics, results[0] if results else {}, collected, num_tokens, seconds)
+
+
+def annotated(
+    annotations: Sequence[Annotate], groups: Groups, seconds: dict[str, float]
+) -> tuple[Groups, dict[str, float]]:
+    """The groups after every annotation, in order, and what was measured; the time goes into `seconds`."""
+    measured: dict[str, float] = {}
+    began = time.perf_counter()
+    for annotate in annotations:
+        groups = annotate(groups)
+        if isinstance(annotate, Measured):
+            measured.update(annotate.metrics)
+    if annotations:
+        seconds["annotating"] = time.perf_counter() - began
+    return groups, measured
 
 
 def means(results: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -132,19 +132,22 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 class MetricSums:
     """Means over everything a step measured: micro-batches here, ranks in `result`.
 
-    A metric whose name ends in "/max" is the largest entry instead (of this rank).
+    A metric whose name ends in "/max" or begins with "max_" is the largest entry instead (of this
+    rank); the smallest with "/min" and "min_".
     """
 
     def __init__(self) -> None:
         self._tensors: dict[str, list[tuple[Tensor, int]]] = {}
         self._numbers: dict[str, tuple[float, float]] = {}
-        self._largest: dict[str, float] = {}
+        self._extreme: dict[str, float] = {}
 
     def add(self, name: str, values: Tensor) -> None:
         """Count every entry of a tensor of any length; its sum is taken in float64 and fetched in `result`."""
-        if name.endswith("/max"):
+        pick = _extreme(name)
+        if pick is not None:
             if values.numel():
-                self._largest[name] = max(self._largest.get(name, -math.inf), float(values.max()))
+                entry = float(values.max() if pick is max else values.min())
+                self._extreme[name] = pick(self._extreme.get(name, entry), entry)
             return
         self._tensors.setdefault(name, []).append((values.detach().sum(dtype=torch.float64), values.numel()))
 
@@ -166,7 +169,14 @@ class MetricSums:
         local = [number for name in names for number in self._numbers.get(name, (0.0, 0.0))]
         summed = dist.sum_numbers(local)
         pairs = zip(names, summed[::2], summed[1::2], strict=True)
-        return {**{name: total / count for name, total, count in pairs if count > 0}, **self._largest}
+        return {**{name: total / count for name, total, count in pairs if count > 0}, **self._extreme}
+
+
+def _extreme(name: str) -> Callable[[float, float], float] | None:
+    """What picks the entry that stands for all, by the name; None for a mean."""
+    if name.endswith("/max") or name.startswith("max_"):
+        return max
+    return min if name.endswith("/min") or name.startswith("min_") else None
 
 
 def _all_names(names: list[str]) -> list[str]:

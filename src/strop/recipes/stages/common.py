@@ -1,151 +1,45 @@
-"""What each kind of stage does: settings and inputs to artifacts and closing figures.
-
-A stage loads a model and data, builds a learner and a source, and lets `fit` drive the loop; it
-differs from the others in what its source gives and in what its figures are.
-"""
+"""What stages share: opening models and rows, the reference, the learner, sampling, and the first step's checks."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from strop import dist
 from strop.data.chat import Chat
 from strop.data.source import Fixed, rows
 from strop.evaluate.heldout import evaluate_objective
 from strop.evaluate.sampled import evaluate_samples, write_groups
 from strop.evaluate.statistics import Measure
-from strop.model.forward import LanguageModel
+from strop.model.forward import LanguageModel, Model
 from strop.model.load import choose_device, load, load_tokenizer
 from strop.objectives import Objective
 from strop.recipes.arithmetic import num_steps
 from strop.recipes.context import Context, StageResult
-from strop.recipes.evaluating import evaluate, micro_batch_tokens, sampler
 from strop.recipes.fit import Job, fit
-from strop.recipes.inputs import Loaded, Prompts, Split, hold_out, load_groups, prompts_of, rows_of
-from strop.recipes.settings import PreferenceStage, RLStage, SFTStage, Stage
-from strop.rewards import load_rewards, score
-from strop.rollout.rollouts import Rollouts
+from strop.recipes.inputs import Loaded, Prompts, Split, load_groups, rows_of
+from strop.recipes.settings import PreferenceStage, RLStage, Sampling, TrainingStage
+from strop.rewards import score
+from strop.rollout.rollouts import Sampler
+from strop.rollout.sampler import Sampled, sample
 from strop.train.annotate import Reference
 from strop.train.learner import Learner
 from strop.train.loop import Annotate, Packing, Passes
-from strop.train.memory import keep_freed_pages, peak_memory_mb
 from strop.train.refcache import ReferenceCache, model_hash, module_hash
 
+Check = Callable[[dict[str, float]], None]
+"""Looks at the first optimizer step's metrics, and raises if they cannot be right."""
+
+MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
+"""Packed tokens a forward holds at most where the recipe does not say."""
 AGREEMENT = {torch.float32: (1e-5, 1e-3), torch.bfloat16: (0.05, 2.0)}
 """Largest mean and single difference (nats) of rollout and training log-probs on the same weights."""
 
 
-def execute(stage: Stage, context: Context) -> StageResult:
-    """Run one stage to its end.
-
-    Raises: Interrupted once it saved and stopped on request; ValueError for inputs that cannot work.
-    """
-    began = time.perf_counter()
-    keep_freed_pages()
-    if context.recipe.threads is not None:
-        torch.set_num_threads(context.recipe.threads)
-    dist.start()
-    result = _run(stage, context)
-    return replace(result, seconds=time.perf_counter() - began, peak_memory_mb=_peak_mb())
-
-
-def _run(stage: Stage, context: Context) -> StageResult:
-    if isinstance(stage, SFTStage):
-        return _sft(stage, context)
-    if isinstance(stage, PreferenceStage):
-        return _preference(stage, context)
-    if isinstance(stage, RLStage):
-        return _rl(stage, context)
-    return evaluate(stage, context)
-
-
-def _sft(stage: SFTStage, context: Context) -> StageResult:
-    context.phase("loading")
-    model, chat, data = _open(stage, context)
-    split = hold_out(data, context, chat, stage.eval_data, stage.training)
-    return _fit_fixed(stage, context, model, chat, split, stage.objective)
-
-
-def _preference(stage: PreferenceStage, context: Context) -> StageResult:
-    context.phase("loading")
-    model, chat, data = _open(stage, context)
-    split = hold_out(data, context, chat, stage.eval_data, stage.training)
-    if "ref_logprobs" in stage.objective.needs:
-        split = _annotated(stage, context, model, split)
-    return _fit_fixed(stage, context, model, chat, split, stage.objective)
-
-
-def _annotated(stage: PreferenceStage, context: Context, model: LanguageModel, split: Split) -> Split:
-    """The rows that will be read, with the reference's log-probs."""
-    context.phase("annotating")
-    reference = _reference(stage.reference, context, model, cached=True)
-    needed = _needed_rows(stage, len(split.train), context.seed)
-    annotated = dict(zip(needed, reference([split.train[i] for i in needed]), strict=True))
-    train = [annotated.get(i, group) for i, group in enumerate(split.train)]
-    held_out = list(reference(split.held_out))
-    assert reference.cache is not None
-    name = stage.reference or "the starting model"
-    context.event("note", f"{name} is the reference: log-probs of {rows_of(len(needed) + len(held_out))} taken")
-    reference.cache.close()
-    return replace(split, train=train, held_out=held_out)
-
-
-def _rl(stage: RLStage, context: Context) -> StageResult:
-    context.phase("loading")
-    load_rewards(stage.rewards)
-    model, chat, data = _open(stage, context)
-    budget = stage.training.max_length - stage.sampling.max_completion_length
-    prompts = prompts_of(data.groups, chat, budget, context)
-    data = data.without(prompts.dropped)
-    steps = num_steps(len(prompts.groups), stage.training)
-    source = Rollouts(
-        prompts=prompts.groups,
-        prompt_ids=prompts.ids,
-        sample=sampler(model, chat, stage.sampling, context.seed, stage.num_generations),
-        decode=chat.decode,
-        score=partial(score, rewards=stage.rewards),
-        advantage=stage.advantage,
-        batch_size=stage.training.batch_size,
-        num_generations=stage.num_generations,
-        seed=context.seed,
-        keep_equal=stage.objective.beta > 0,
-        mask_truncated=stage.mask_truncated,
-    )
-    passes = Passes(stage.passes, stage.minibatches, context.seed)
-    annotate: Annotate | None = None
-    if stage.objective.beta > 0:
-        annotate = _reference(stage.reference, context, model, cached=False, temperature=stage.sampling.temperature)
-    evaluation = None
-    if stage.eval_data is not None:
-        held_out = prompts_of(load_groups(stage.eval_data, context).groups, chat, budget, context)
-        evaluation = partial(_sampled_measures, stage, context, chat, held_out, model)
-    job = Job(
-        context=context,
-        training=stage.training,
-        chat=chat,
-        learner=_learner(stage, model, stage.objective, steps * passes.updates, stage.sampling.temperature),
-        source=source,
-        steps=steps,
-        annotate=annotate,
-        packing=_packing(stage, model, stage.objective),
-        passes=passes,
-        evaluate=evaluation,
-        check_first=partial(_check_rollout, dtype=model.precision),
-        begin={"data": data.said, "batch": _arithmetic(stage, steps, f"x {stage.num_generations} completions")},
-        temperature=stage.sampling.temperature,
-    )
-    return replace(fit(job), data=data.summary)
-
-
-# What stages share.
-
-
-def _open(stage: SFTStage | PreferenceStage | RLStage, context: Context) -> tuple[LanguageModel, Chat, Loaded]:
+def open_training(stage: TrainingStage, context: Context) -> tuple[LanguageModel, Chat, Loaded]:
     """The model to train, its way of writing, and the rows."""
     if stage.data is None:
         raise ValueError(f"{stage.name}.data: nothing to train on; give data=FILE")
@@ -162,18 +56,21 @@ def _open(stage: SFTStage | PreferenceStage | RLStage, context: Context) -> tupl
     return model, Chat(load_tokenizer(context.model), stage.data.system), data
 
 
-def _fit_fixed(
-    stage: SFTStage | PreferenceStage,
+def fit_fixed(
+    stage: TrainingStage,
     context: Context,
     model: LanguageModel,
     chat: Chat,
     split: Split,
     objective: Objective,
+    *,
+    annotations: tuple[Annotate, ...] = (),
+    check_first: Check | None = None,
 ) -> StageResult:
     """Train on rows that stand in a file."""
     assert stage.data is not None
     steps = num_steps(len(split.train), stage.training)
-    packing = _packing(stage, model, objective)
+    packing = packing_of(stage, model, objective)
     batch_size = stage.training.batch_size
 
     def held_out() -> dict[str, Measure]:
@@ -183,26 +80,23 @@ def _fit_fixed(
         context=context,
         training=stage.training,
         chat=chat,
-        learner=_learner(stage, model, objective, steps, 1.0),
+        learners=(learner_of(stage, model, objective, steps),),
         source=Fixed(split.train, batch_size, context.seed, stage.data.shuffle),
         steps=steps,
-        annotate=None,
         packing=packing,
         passes=Passes(),
         evaluate=held_out if split.held_out else None,
-        check_first=_check_reference if isinstance(stage, PreferenceStage) and stage.reference is None else None,
-        begin={"data": split.data.said, "held out": rows_of(len(split.held_out)), "batch": _arithmetic(stage, steps)},
+        check_first=check_first,
+        begin={"data": split.data.said, "held out": rows_of(len(split.held_out)), "batch": arithmetic(stage, steps)},
+        annotations=annotations,
     )
     return replace(fit(job), data={**split.data.summary, "held_out": len(split.held_out)})
 
 
-def _learner(
-    stage: SFTStage | PreferenceStage | RLStage,
-    model: LanguageModel,
-    objective: Objective,
-    updates: int,
-    temperature: float,
+def learner_of(
+    stage: TrainingStage, model: Model, objective: Objective, updates: int, temperature: float = 1.0
 ) -> Learner:
+    """The learner of the stage's model, as its settings say."""
     return Learner(
         model=model,
         objective=objective,
@@ -215,12 +109,13 @@ def _learner(
     )
 
 
-def _packing(stage: SFTStage | PreferenceStage | RLStage, model: LanguageModel, objective: Objective) -> Packing:
+def packing_of(stage: TrainingStage, model: Model, objective: Objective) -> Packing:
+    """How the stage's groups become micro-batches."""
     tokens = stage.training.micro_batch_tokens or micro_batch_tokens(model.device)
     return Packing(tokens, model.device, splittable=all(r.unit != "group" for r in objective.reductions))
 
 
-def _needed_rows(stage: PreferenceStage, num_rows: int, seed: int) -> list[int]:
+def needed_rows(stage: TrainingStage, num_rows: int, seed: int) -> list[int]:
     """The rows that the stage's steps will take, ascending."""
     assert stage.data is not None
     wanted: set[int] = set()
@@ -234,7 +129,22 @@ def _needed_rows(stage: PreferenceStage, num_rows: int, seed: int) -> list[int]:
     return sorted(wanted)
 
 
-def _reference(
+def with_reference(stage: PreferenceStage, context: Context, model: LanguageModel, split: Split) -> Split:
+    """The rows that will be read, with the reference's log-probs."""
+    context.phase("annotating")
+    reference = reference_of(stage.reference, context, model, cached=True)
+    needed = needed_rows(stage, len(split.train), context.seed)
+    annotated = dict(zip(needed, reference([split.train[i] for i in needed]), strict=True))
+    train = [annotated.get(i, group) for i, group in enumerate(split.train)]
+    held_out = list(reference(split.held_out))
+    assert reference.cache is not None
+    name = stage.reference or "the starting model"
+    context.event("note", f"{name} is the reference: log-probs of {rows_of(len(needed) + len(held_out))} taken")
+    reference.cache.close()
+    return replace(split, train=train, held_out=held_out)
+
+
+def reference_of(
     path: str | None, context: Context, policy: LanguageModel, *, cached: bool, temperature: float = 1.0
 ) -> Reference:
     """The frozen reference: another model where one is named or where the policy will move on while it is asked.
@@ -256,7 +166,7 @@ def _reference(
             trainable=own and cached,  # as the policy was when it stood in: in bf16 that computes other bits
             say=partial(context.event, "note"),
         )
-    identity = _identity(name, model)
+    identity = identity_of(name, model)
     cache = None
     if cached:
         file = context.run_dir.parent / ".cache" / f"reference-{identity[:16]}-{model.precision_name}.bin"
@@ -272,7 +182,7 @@ def _reference(
     )
 
 
-def _identity(path: str, model: LanguageModel) -> str:
+def identity_of(path: str, model: LanguageModel) -> str:
     """The hash of a model's weights: of its files where there are some, of its tensors otherwise."""
     folder = Path(path)
     if folder.is_dir() and any(folder.glob("*.safetensors")):
@@ -280,7 +190,43 @@ def _identity(path: str, model: LanguageModel) -> str:
     return module_hash(model.module, model.module.config.to_dict())
 
 
-def _sampled_measures(
+def sampler(model: LanguageModel, chat: Chat, sampling: Sampling, seed: int, num_samples: int) -> Sampler:
+    """Completions of prompts by a model, as the settings say."""
+
+    def draw(prompts: Sequence[tuple[int, ...]], step: int, first_index: int) -> list[list[Sampled]]:
+        with model.autocasting():
+            return sample(
+                model.module,
+                prompts,
+                num_samples=num_samples,
+                max_new_tokens=sampling.max_completion_length,
+                temperature=sampling.temperature,
+                seed=seed,
+                step=step,
+                stop_ids=chat.stop_ids,
+                stop_strings=sampling.stop,
+                decode=chat.decode if sampling.stop else None,
+                top_k=sampling.top_k,
+                top_p=sampling.top_p,
+                rows=sampling.rows,
+                first_index=first_index,
+                path="shared" if model.path == "packed" else "padded",
+            )
+
+    return draw
+
+
+def micro_batch_tokens(device: str) -> int:
+    """Packed tokens a forward holds at most on a device."""
+    return MICRO_BATCH_TOKENS["cuda" if device.startswith("cuda") else "cpu"]
+
+
+def num_positions(model: LanguageModel) -> int:
+    """Tokens a sequence of the model may have."""
+    return int(model.module.config.get_text_config().max_position_embeddings)
+
+
+def sampled_measures(
     stage: RLStage, context: Context, chat: Chat, prompts: Prompts, model: LanguageModel
 ) -> dict[str, Measure]:
     """Greedy answers to held-out prompts, scored by the stage's rewards."""
@@ -293,7 +239,7 @@ def _sampled_measures(
     return found.measures(1, seed=context.recipe.seed)
 
 
-def _check_rollout(first: dict[str, float], *, dtype: torch.dtype) -> None:
+def check_rollout(first: dict[str, float], *, dtype: torch.dtype) -> None:
     """The sampler and the trainer must agree on the same weights before anything is learned."""
     mean, worst = AGREEMENT[dtype]
     name = "sampling/sampling_logp_difference"
@@ -305,7 +251,7 @@ def _check_rollout(first: dict[str, float], *, dtype: torch.dtype) -> None:
         )
 
 
-def _check_reference(first: dict[str, float]) -> None:
+def check_reference(first: dict[str, float]) -> None:
     """The policy is its own reference before the first step, so every log-ratio is 0."""
     worst = max(abs(first[name]) for name in ("rewards/chosen", "rewards/rejected"))
     if worst > 1e-2:
@@ -315,12 +261,7 @@ def _check_reference(first: dict[str, float]) -> None:
         )
 
 
-def _arithmetic(stage: SFTStage | PreferenceStage | RLStage, steps: int, extra: str = "") -> str:
-    what = {"sft": "rows", "preference": "pairs", "rl": "prompts"}[stage.kind]
+def arithmetic(stage: TrainingStage, steps: int, extra: str = "") -> str:
+    """The steps and what each takes, in words."""
+    what = {"sft": "rows", "preference": "pairs", "rl": "prompts"}.get(stage.kind, "groups")
     return f"{steps} steps x {stage.training.batch_size} {what} {extra}".strip()
-
-
-def _peak_mb() -> float:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    return peak_memory_mb()

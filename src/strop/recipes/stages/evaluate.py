@@ -21,22 +21,17 @@ from strop.model.load import choose_device, load, load_tokenizer
 from strop.objectives import SFT
 from strop.recipes.context import Context, StageResult
 from strop.recipes.inputs import Encoded, Loaded, encode_all, load_groups, prompts_of
-from strop.recipes.settings import Data, EvaluateStage, Sampling
+from strop.recipes.parts import PAIRS, TEXTS
+from strop.recipes.settings import Data, EvaluateStage
+from strop.recipes.stages.common import micro_batch_tokens, num_positions, sampler
 from strop.rewards import load_rewards, score
-from strop.rollout.rollouts import Sampler
-from strop.rollout.sampler import Sampled, sample
 from strop.types import Group
-
-MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
-"""Packed tokens a forward holds at most where the recipe does not say."""
-COMPARED = ("preference", "ranking")
-TEXTS = ("language_modeling", "prompt_completion")
 
 Measured = tuple[dict[str, Measure], tuple[Group, ...]]
 """Figures, and the rows they are of."""
 
 
-def evaluate(stage: EvaluateStage, context: Context) -> StageResult:
+def run(stage: EvaluateStage, context: Context) -> StageResult:
     """Run the stage to its end."""
     context.phase("loading")
     assert stage.data is not None
@@ -45,48 +40,12 @@ def evaluate(stage: EvaluateStage, context: Context) -> StageResult:
     data = load_groups(stage.data, context)
     if stage.rewards:
         return _sampled(stage, stage.data, data, context)
-    if data.kind in (*COMPARED, *TEXTS):
+    if data.kind in (*PAIRS, *TEXTS):
         return _given(stage.data, data, context)
     raise ValueError(
         f"rewards: none, so the rows' own answers are evaluated, but rows of kind {data.kind} have none to compare; "
-        f"give rewards, or data of kind {', '.join((*COMPARED, *TEXTS))}"
+        f"give rewards, or data of kind {', '.join((*PAIRS, *TEXTS))}"
     )
-
-
-def sampler(model: LanguageModel, chat: Chat, sampling: Sampling, seed: int, num_samples: int) -> Sampler:
-    """Completions of prompts by a model, as the settings say."""
-
-    def draw(prompts: Sequence[tuple[int, ...]], step: int, first_index: int) -> list[list[Sampled]]:
-        with model.autocasting():
-            return sample(
-                model.module,
-                prompts,
-                num_samples=num_samples,
-                max_new_tokens=sampling.max_completion_length,
-                temperature=sampling.temperature,
-                seed=seed,
-                step=step,
-                stop_ids=chat.stop_ids,
-                stop_strings=sampling.stop,
-                decode=chat.decode if sampling.stop else None,
-                top_k=sampling.top_k,
-                top_p=sampling.top_p,
-                rows=sampling.rows,
-                first_index=first_index,
-                path="shared" if model.path == "packed" else "padded",
-            )
-
-    return draw
-
-
-def micro_batch_tokens(device: str) -> int:
-    """Packed tokens a forward holds at most on a device."""
-    return MICRO_BATCH_TOKENS["cuda" if device.startswith("cuda") else "cpu"]
-
-
-def num_positions(model: LanguageModel) -> int:
-    """Tokens a sequence of the model may have."""
-    return int(model.module.config.get_text_config().max_position_embeddings)
 
 
 # Sampled answers.
@@ -95,9 +54,9 @@ def num_positions(model: LanguageModel) -> int:
 def _sampled(stage: EvaluateStage, settings: Data, data: Loaded, context: Context) -> StageResult:
     own = _answers(context.model, stage, settings, data.groups, context)
     figures: dict[str, Measure] = {}
-    if context.baseline is not None:
+    if "baseline" in context.models:
         asked = [replace(group, completions=()) for group in own.groups]
-        other = _answers(context.baseline, stage, settings, asked, context)
+        other = _answers(context.models["baseline"], stage, settings, asked, context)
         own = own.only({group.origin for group in other.groups})  # its tokenizer may leave no room for some
         figures = own.against(other, seed=context.recipe.seed)
     figures = own.measures(stage.num_samples, seed=context.recipe.seed) | figures
@@ -137,13 +96,15 @@ def _given(settings: Data, data: Loaded, context: Context) -> StageResult:
     rows = encode_all(data.groups, chat, limit, context)
     account = data.without(rows.dropped)
     others: Encoded | None = None
-    if context.baseline is not None:
-        others = encode_all(rows.groups, Chat(load_tokenizer(context.baseline), settings.system), limit, context)
+    if "baseline" in context.models:
+        others = encode_all(
+            rows.groups, Chat(load_tokenizer(context.models["baseline"]), settings.system), limit, context
+        )
         if others.dropped.reasons:
             rows, account = encode_all(others.groups, chat, limit, context), account.without(others.dropped)
     context.begin({"model": context.model, "data": account.said})
     context.phase("evaluating")
-    measured = _preferences if data.kind in COMPARED else _losses
+    measured = _preferences if data.kind in PAIRS else _losses
     figures, groups = measured(model, rows, context, others)
     write_groups(context.stage_dir / "samples.jsonl", groups)
     seconds = {"evaluating": time.perf_counter() - began}
@@ -180,5 +141,5 @@ def _losses(model: LanguageModel, rows: Encoded, context: Context, others: Encod
 
 
 def _baseline(context: Context) -> LanguageModel:
-    assert context.baseline is not None
-    return _load(context.baseline, context)
+    assert "baseline" in context.models
+    return _load(context.models["baseline"], context)

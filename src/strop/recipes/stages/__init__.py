@@ -1,0 +1,42 @@
+"""What each kind of stage does: settings and inputs to artifacts and closing figures.
+
+One file a kind, named as the kind, with `run(stage, context)`. A training stage loads a model and
+data, builds a learner and a source, and lets `fit` drive the loop; it differs from the others in
+what its source gives and in what its figures are. What stages share stands in `common`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from dataclasses import replace
+
+import torch
+
+from strop import dist
+from strop.recipes.artifacts import resolved_rewards, rewards_of
+from strop.recipes.context import Context, StageResult
+from strop.recipes.settings import Stage
+from strop.train.memory import keep_freed_pages, peak_memory_mb
+
+
+def execute(stage: Stage, context: Context) -> StageResult:
+    """Run one stage to its end.
+
+    Raises: Interrupted once it saved and stopped on request; ValueError for inputs that cannot work.
+    """
+    began = time.perf_counter()
+    keep_freed_pages()
+    if context.recipe.threads is not None:
+        torch.set_num_threads(context.recipe.threads)
+    dist.start()
+    if rewards_of(stage):
+        stage = replace(stage, rewards=resolved_rewards(stage, context.resolve))  # type: ignore[arg-type]
+    result: StageResult = importlib.import_module(f"{__name__}.{stage.kind}").run(stage, context)
+    return replace(result, seconds=time.perf_counter() - began, peak_memory_mb=_peak_mb())
+
+
+def _peak_mb() -> float:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return peak_memory_mb()

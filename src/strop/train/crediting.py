@@ -1,0 +1,145 @@
+"""Credit at the tokens of a rollout: annotations that turn scores, log-probs and values into advantages.
+
+Each takes all groups of a rollout at once, since whitening and the KL's control are over the whole
+of it, and writes columns that hold one number a trained token. What they measure is logged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from strop import dist
+from strop.data.encoded import EncodedGroup, EncodedSequence
+from strop.token_credit import (
+    GAE,
+    Numbers,
+    ReinforcePP,
+    ReinforcePPBaseline,
+    explained_variance,
+    kl_shaped_rewards,
+    terminal_reward,
+)
+from strop.train.annotate import spread, trained_ids
+from strop.train.control import KLControl
+
+
+@dataclass(slots=True)
+class PPOCredit:
+    """Advantages and returns from the columns rewards, old_logprobs, old_values and, where the KL counts, ref_logprobs.
+
+    Attributes:
+        control: the weight of the KL in the reward; takes in each rollout's KL for the next one.
+        reward_clip: bound of a sequence's score; None leaves it.
+        missing_eos_penalty: subtracted from the score of a completion that was cut off.
+        metrics: of the last call: TRL's objective/* and val/num_eos_tokens, val/explained_variance, kl_coef.
+    """
+
+    gae: GAE
+    control: KLControl
+    reward_clip: float | None
+    missing_eos_penalty: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def __call__(self, groups: Sequence[EncodedGroup]) -> tuple[EncodedGroup, ...]:
+        """The same groups with the columns `advantages` and `returns`."""
+        sequences = [sequence for group in groups for sequence in group.sequences]
+        terminals = [
+            terminal_reward(
+                score, ended=not s.truncated, clip=self.reward_clip, missing_eos_penalty=self.missing_eos_penalty
+            )
+            for s, score in zip(sequences, scores_of(groups), strict=True)
+        ]
+        old, values = trained_numbers(groups, "old_logprobs"), trained_numbers(groups, "old_values")
+        ref = trained_numbers(groups, "ref_logprobs") if self.control.wants_reference else old
+        beta = self.control.coefficient
+        rewards = [kl_shaped_rewards(o, r, end, beta=beta) for o, r, end in zip(old, ref, terminals, strict=True)]
+        advantages, returns = self.gae(rewards, values)
+        self.metrics = {
+            **self._measure(old, ref, terminals, sum(not s.truncated for s in sequences)),
+            "val/explained_variance": explained_variance(values, returns),
+        }
+        groups = with_numbers(groups, "advantages", advantages)
+        return with_numbers(groups, "returns", returns)
+
+    def _measure(
+        self, old: Sequence[Numbers], ref: Sequence[Numbers], terminals: Sequence[float], num_ended: int
+    ) -> dict[str, float]:
+        """Means over the rollout's sequences on all ranks; the KL steers the weight of the next rollout."""
+        k1 = math.fsum(float((o - r).sum()) for o, r in zip(old, ref, strict=True))
+        surprise = -math.fsum(float(o.sum()) for o in old)
+        local = [float(len(old)), float(num_ended), k1, surprise, math.fsum(terminals)]
+        count, num_ended_all, *totals = dist.sum_numbers(local)
+        kl, entropy, scores = (total / max(count, 1.0) for total in totals)
+        beta = self.control.coefficient
+        metrics = {
+            "objective/entropy": entropy,
+            "objective/scores": scores,
+            "objective/rlhf_reward": scores - beta * kl,
+            "val/num_eos_tokens": num_ended_all,
+            "kl_coef": beta,
+        }
+        if not self.control.wants_reference:
+            return metrics
+        if count:
+            self.control.update(kl=kl, num_sequences=int(count))
+        return {**metrics, "objective/kl": kl, "objective/non_score_reward": -beta * kl}
+
+
+@dataclass(slots=True)
+class ReinforcePPCredit:
+    """REINFORCE++: advantages from the columns rewards, old_logprobs and, where beta is not 0, ref_logprobs."""
+
+    settings: ReinforcePP
+
+    def __call__(self, groups: Sequence[EncodedGroup]) -> tuple[EncodedGroup, ...]:
+        """The same groups with the column `advantages`."""
+        old = trained_numbers(groups, "old_logprobs")
+        ref = trained_numbers(groups, "ref_logprobs") if self.settings.beta > 0 else old
+        rewards = [
+            kl_shaped_rewards(o, r, score, beta=self.settings.beta)
+            for o, r, score in zip(old, ref, scores_of(groups), strict=True)
+        ]
+        return with_numbers(groups, "advantages", self.settings.tokens(rewards))
+
+
+@dataclass(slots=True)
+class BaselineCredit:
+    """REINFORCE++-baseline: the column `advantages`, which the group gave, whitened over the rollout's tokens."""
+
+    settings: ReinforcePPBaseline
+
+    def __call__(self, groups: Sequence[EncodedGroup]) -> tuple[EncodedGroup, ...]:
+        """The same groups with the column `advantages` replaced."""
+        return with_numbers(groups, "advantages", self.settings.tokens(trained_numbers(groups, "advantages")))
+
+
+def trained_numbers(groups: Sequence[EncodedGroup], name: str) -> list[Numbers]:
+    """A token column at the trained tokens of each sequence, in order, a row a sequence."""
+    return [
+        np.asarray(sequence.columns[name], dtype=np.float64)[trained_ids(sequence, group)]
+        for group in groups
+        for sequence in group.sequences
+    ]
+
+
+def scores_of(groups: Sequence[EncodedGroup]) -> list[float]:
+    """The column `rewards`: each sequence's score."""
+    scores = [sequence.columns["rewards"] for group in groups for sequence in group.sequences]
+    return [float(score) for score in scores if not isinstance(score, tuple)]
+
+
+def with_numbers(groups: Sequence[EncodedGroup], name: str, rows: Sequence[Numbers]) -> tuple[EncodedGroup, ...]:
+    """The groups with a token column: a row of `rows` at each sequence's trained tokens, nan elsewhere."""
+    left = iter(rows)
+    return tuple(
+        replace(group, sequences=tuple(_with_column(group, s, name, next(left)) for s in group.sequences))
+        for group in groups
+    )
+
+
+def _with_column(group: EncodedGroup, sequence: EncodedSequence, name: str, numbers: Numbers) -> EncodedSequence:
+    return replace(sequence, columns={**sequence.columns, name: spread(sequence, group, numbers)})
