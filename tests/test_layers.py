@@ -41,6 +41,7 @@ ORDER = (
 
 ONLY_IN = {
     "transformers": ("model", "data.chat"),
+    "peft": ("model",),
     "torch.distributed": ("dist",),
     "pydantic": ("recipes.config",),
 }
@@ -61,6 +62,7 @@ TORCH_FREE = (
     "strop.data.source",
     "strop.rewards",
     "strop.world",
+    "strop.model.adapter",
     "strop.train.optim",
     "strop.train.control",
     "strop.train.metrics",

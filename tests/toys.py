@@ -50,24 +50,46 @@ def ragged(
 
 TOKEN_COLUMNS = {"ref_logprobs", "old_logprobs", "sampler_logprobs"}
 CREDIT_COLUMNS = {"advantages"}
+VALUE_COLUMNS = {"old_values", "returns"}
+WEIGHT_COLUMNS = {"policy_weight"}
+MARK_COLUMNS = {"content"}
+LABEL_COLUMNS = {"labels"}
+STEP_LABEL_COLUMNS = {"step_labels"}
+GROUP_COLUMNS = {"margin", "probability"}
+RANKED = {"all_pairs", "plackett_luce"}  # objectives that compare more than two
+STEP_COLUMNS = {"kl_baseline"}  # one number for the whole step
 
 
 def with_columns(groups: Sequence[EncodedGroup], needs: frozenset[str], seed: int) -> list[EncodedGroup]:
     """The groups with random numbers under every name that an objective needs."""
-    unknown = needs - TOKEN_COLUMNS - CREDIT_COLUMNS
+    unknown = needs - TOKEN_COLUMNS - CREDIT_COLUMNS - VALUE_COLUMNS - WEIGHT_COLUMNS - MARK_COLUMNS
+    unknown = unknown - LABEL_COLUMNS - STEP_LABEL_COLUMNS - STEP_COLUMNS - GROUP_COLUMNS
     assert not unknown, f"tests/toys.py draws no column {sorted(unknown)}: say there what it is made of"
     random = np.random.default_rng(seed)
 
     def draw(sequence: EncodedSequence) -> EncodedSequence:
-        columns: dict[str, tuple[float, ...]] = {}
+        columns: dict[str, float | tuple[float, ...]] = {}
         for name in sorted(needs & TOKEN_COLUMNS):
             numbers = np.where(sequence.trained, random.normal(-2.5, 0.6, len(sequence.ids)), np.nan)
             columns[name] = tuple(numbers.tolist())
         for name in sorted(needs & CREDIT_COLUMNS):
             columns[name] = (float(random.normal()),) * len(sequence.ids)
+        for name in sorted(needs & VALUE_COLUMNS):
+            columns[name] = tuple(random.normal(0.0, 0.6, len(sequence.ids)).tolist())
+        for name in sorted(needs & WEIGHT_COLUMNS):
+            columns[name] = tuple(random.uniform(0.1, 1.9, len(sequence.ids)).tolist())
+        for name in sorted(needs & MARK_COLUMNS):
+            columns[name] = tuple(float(m) for m in random.random(len(sequence.ids)) < 0.8)
+        for name in sorted(needs & LABEL_COLUMNS):
+            columns[name] = float(random.random() < 0.5)
+        for name in sorted(needs & STEP_LABEL_COLUMNS):
+            columns[name] = tuple((random.integers(5, size=len(sequence.ids)) / 4).tolist())
+        for name in sorted(needs & STEP_COLUMNS):
+            columns[name] = 0.7
         return replace(sequence, columns=columns)
 
-    return [replace(g, sequences=tuple(draw(s) for s in g.sequences)) for g in groups]
+    drawn = [replace(g, sequences=tuple(draw(s) for s in g.sequences)) for g in groups]
+    return [replace(g, columns={n: float(random.random()) for n in sorted(needs & GROUP_COLUMNS)}) for g in drawn]
 
 
 @dataclass(frozen=True)
@@ -89,13 +111,18 @@ class ToyModel:
     def __call__(self, batch: Batch) -> Outputs:
         from strop.model.forward import unroll
 
-        ids, mask, row, column = unroll(batch)
+        ids, mask, column_of = unroll(batch)
+        row, column = batch.seq, column_of[batch.seq, batch.predictor]
         steps = self.table[ids] * self.place[: ids.shape[1]] * mask.unsqueeze(-1)
-        logits = torch.tanh(steps.cumsum(1)[row, column]) @ self.head
+        states = torch.tanh(steps.cumsum(1)[row, column])
+        logits = states @ self.head
         logprobs = logits.log_softmax(-1)
         entropy = -(logprobs.exp() * logprobs).sum(-1)
         correct = (logprobs.argmax(-1) == batch.target).double()
-        return Outputs(logprobs.gather(-1, batch.target.unsqueeze(-1)).squeeze(-1), entropy, correct)
+        at_target = logprobs.gather(-1, batch.target.unsqueeze(-1)).squeeze(-1)
+        ends = torch.bincount(batch.seq).cumsum(0) - 1
+        scores = states[ends] @ self.head[:, 1]
+        return Outputs(at_target, entropy, correct, values=states @ self.head[:, 0], scores=scores)
 
 
 def toy_model(seed: int = 0, width: int = 6, longest: int = 200) -> ToyModel:
@@ -129,9 +156,10 @@ def one_batch(groups: Sequence[EncodedGroup], **settings: Any) -> Batch:
 
 
 def step_of(objective: Objective, seed: int = 0, num_groups: int = 5) -> list[EncodedGroup]:
-    """Groups with the columns an objective needs: pairs where it compares, else groups of unlike size."""
+    """Groups with the columns an objective needs: pairs where it compares two, else groups of unlike size."""
     paired = any(reduction.unit == "group" for reduction in objective.reductions)
-    groups = ragged(seed, num_groups=num_groups, sizes=(2,) if paired else (1, 3, 2, 4))
+    sizes = (2, 4, 3) if getattr(objective, "name", "") in RANKED else (2,) if paired else (1, 3, 2, 4)
+    groups = ragged(seed, num_groups=num_groups, sizes=sizes)
     return with_columns(groups, objective.needs, seed + 1)
 
 
@@ -147,6 +175,7 @@ def bare_batch(lengths: Sequence[int], *, group_size: int = 2, **columns: Tensor
         position_ids=place,
         layout=Layout((0,), (len(seq),), (-1,), (0,) * num),
         predictor=place,
+        position=place,
         target=torch.zeros_like(place),
         seq=seq,
         group=torch.arange(num) // group_size,

@@ -17,6 +17,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -118,6 +119,74 @@ def dpo(inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Answer:
     return rows.answer(loss, trainer._metrics["train"])
 
 
+def orpo(inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Answer:
+    """ORPOTrainer's loss of pairs, its likelihood term over the chosen completions (TRL gives it prompts too)."""
+    from trl.experimental.orpo.orpo_trainer import ORPOTrainer
+
+    rows = padded(inputs["logprobs"])
+    trainer = _trainer(beta=settings["beta"])
+    trainer.concatenated_forward = _two_sides(rows, average=True, nll=True)
+    trainer.odds_ratio_loss = partial(ORPOTrainer.odds_ratio_loss, trainer)
+    loss, metrics = ORPOTrainer.get_batch_loss_metrics(trainer, None, {})
+    return rows.answer(loss, {name: [value] for name, value in metrics.items()})
+
+
+def cpo(inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Answer:
+    """CPOTrainer's loss of pairs (`loss_type`: sigmoid, simpo, hinge), which reads averages for SimPO."""
+    from trl.experimental.cpo.cpo_trainer import CPOTrainer
+
+    rows = padded(inputs["logprobs"])
+    trainer = _trainer(alpha=0.0, **settings)
+    average, nll = settings["loss_type"] == "simpo", settings["cpo_alpha"] > 0
+    trainer.concatenated_forward = _two_sides(rows, average=average, nll=nll)
+    trainer.cpo_loss = partial(CPOTrainer.cpo_loss, trainer)
+    loss, metrics = CPOTrainer.get_batch_loss_metrics(trainer, None, {})
+    return rows.answer(loss, {name: [value] for name, value in metrics.items()})
+
+
+def kto(inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Answer:
+    """KTOTrainer's loss of labelled rows; the mismatched completions' log-probs are given as sums."""
+    from trl import KTOTrainer
+
+    rows = padded(inputs["logprobs"])
+    mismatched = torch.tensor(inputs["kl_logprobs"], dtype=torch.float64)
+    trainer = _trainer(
+        precompute_ref_logps=True,
+        calculate_KL=True,
+        loss_type="kto",
+        _compute_kl_logps=lambda model, batch: mismatched,
+        **settings,
+    )
+    before = rows.matrix.new_zeros(len(rows.lengths), PROMPT_LENGTH - 1)
+    outputs = _model_outputs(torch.cat([before, rows.matrix], 1), torch.cat([before.long(), rows.mask], 1))
+    completion = torch.cat([torch.zeros(len(rows.lengths), PROMPT_LENGTH, dtype=torch.long), rows.mask], 1)
+    batch = {
+        "input_ids": torch.zeros_like(completion),
+        "attention_mask": torch.ones_like(completion),
+        "completion_mask": completion,
+        "label": torch.tensor(inputs["labels"]) > 0,
+        "ref_logps": _sums(inputs["ref_logprobs"]),
+        "ref_KL_logps": torch.tensor(inputs["kl_ref_logprobs"], dtype=torch.float64),
+    }
+    loss = KTOTrainer._compute_loss(trainer, lambda **_: outputs, batch, False)
+    return rows.answer(loss, trainer._metrics["train"])
+
+
+def reward(inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Answer:
+    """RewardTrainer's loss of pairs of scores, with its margin and centring."""
+    from trl.trainer.reward_trainer import RewardTrainer
+
+    rows = padded([[score] for score in inputs["scores"]])
+    logits = rows.matrix[_chosen_first(len(rows.lengths))]
+    trainer = _trainer(args=SimpleNamespace(center_rewards_coefficient=settings.get("center_rewards_coefficient")))
+    batch = {"attention_mask": rows.mask}
+    if "margin" in inputs:
+        batch["margin"] = torch.tensor(inputs["margin"], dtype=torch.float64)
+    loss = RewardTrainer.compute_loss(trainer, lambda **_: SimpleNamespace(logits=logits), batch)
+    del trainer._metrics["train"]["num_tokens"]
+    return rows.answer(loss, trainer._metrics["train"])
+
+
 def grpo(inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Answer:
     """GRPOTrainer's loss: clipping, KL term, importance level and aggregation by the settings."""
     from trl import GRPOTrainer
@@ -125,14 +194,15 @@ def grpo(inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Answer:
     rows = padded(inputs["logprobs"])
     trainer = _trainer(
         top_entropy_quantile=1.0,
-        off_policy_mask_threshold=None,
+        off_policy_mask_threshold=settings.get("off_policy_mask_threshold"),
+        get_off_policy_mask=GRPOTrainer.get_off_policy_mask,
         importance_sampling_level=settings.get("importance_sampling_level", "token"),
         beta=settings.get("beta", 0.0),
         loss_type=settings["loss_type"],
         epsilon_low=settings.get("epsilon_low", 0.2),
         epsilon_high=settings.get("epsilon_high", 0.2),
-        use_vllm=False,
-        vllm_importance_sampling_correction=False,
+        use_vllm="policy_weight" in inputs,
+        vllm_importance_sampling_correction="policy_weight" in inputs,
         current_gradient_accumulation_steps=1,
         max_completion_length=settings.get("max_completion_length", 0),
         _entropy_bonus_enabled=False,
@@ -148,6 +218,10 @@ def grpo(inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Answer:
     batch["old_per_token_logps"] = padded(inputs["old_logprobs"]).matrix.detach()
     if "ref_logprobs" in inputs:
         batch["ref_per_token_logps"] = padded(inputs["ref_logprobs"]).matrix.detach()
+    if "policy_weight" in inputs:
+        batch["importance_sampling_ratio"] = padded(inputs["policy_weight"]).matrix.detach()
+    if "sampler_logprobs" in inputs:
+        batch["sampling_per_token_logps"] = padded(inputs["sampler_logprobs"]).matrix.detach()
     loss = GRPOTrainer._compute_loss(trainer, None, batch)
     return rows.answer(loss, trainer._metrics["train"])
 
@@ -168,7 +242,7 @@ def rloo(inputs: Mapping[str, Any], settings: Mapping[str, Any]) -> Answer:
     return rows.answer(loss, trainer._metrics["train"])
 
 
-ORACLES = {"sft": sft, "dpo": dpo, "grpo": grpo, "rloo": rloo}
+ORACLES = {"sft": sft, "dpo": dpo, "orpo": orpo, "cpo": cpo, "kto": kto, "grpo": grpo, "rloo": rloo, "reward": reward}
 """By the first word of a case's name."""
 
 
@@ -229,6 +303,24 @@ def _model_outputs(logprobs: Tensor, mask: Tensor) -> SimpleNamespace:
         log_sum_sq_probs=zeros,
         aux_loss=None,
     )
+
+
+class _Double(Tensor):
+    """Log-probs that `.float()` leaves in float64: ORPOTrainer asks for float32, too coarse to hold ours against."""
+
+    def float(self, *_args: Any, **_kwargs: Any) -> Tensor:  # type: ignore[override]
+        return self.double()
+
+
+def _two_sides(rows: Padded, *, average: bool, nll: bool) -> Any:
+    """A `concatenated_forward`: each side's log-probs (summed, or averaged), logits, and the chosen side's NLL."""
+    order = _chosen_first(len(rows.lengths))
+    half = len(order) // 2
+    matrix, mask = rows.matrix[order], rows.mask[order]
+    logps = (matrix.sum(1) / mask.sum(1) if average else matrix.sum(1)).as_subclass(_Double)
+    zero = torch.zeros(half, dtype=torch.float64)
+    chosen_nll = -matrix[:half].sum() / mask[:half].sum() if nll else zero.sum()
+    return lambda *_: (logps[:half], logps[half:], zero, zero, chosen_nll)
 
 
 def _scorer(logprobs: Tensor) -> Any:

@@ -9,7 +9,17 @@ import torch
 from torch import Tensor
 
 from strop.batch import SEQUENCE_MEAN, TOKEN_MEAN, Outputs, constant_mean, step_totals, weighted_loss
-from strop.objectives.policy import GRPO, clip_metrics, clipped_loss, kl_penalty, ratio
+from strop.objectives.policy import (
+    GRPO,
+    clip_metrics,
+    clipped_loss,
+    dapo,
+    deepseek_grpo,
+    dr_grpo,
+    kl_penalty,
+    off_policy_keep,
+    ratio,
+)
 
 LENGTHS = (3, 1, 2, 4)
 ADVANTAGES = (0.5, -1.5, 2.0, -0.25)
@@ -76,6 +86,84 @@ def test_ratio_is_the_exponential_and_stays_finite() -> None:
     assert rho.tolist() == pytest.approx([1.0, math.exp(-0.5), math.exp(20), math.exp(-20)], rel=1e-12)
     (gradient,) = torch.autograd.grad(rho.sum(), new)
     assert gradient.tolist() == pytest.approx([1.0, math.exp(-0.5), 0.0, 0.0], rel=1e-12)
+
+
+@pytest.mark.parametrize("delta", [1.5, 3.0])
+def test_the_two_sided_clip_is_the_dual_clip(delta: float, toys) -> None:
+    """min over the ratio's bound, or max over the loss's: where A < 0 the loss is at most delta |A|."""
+    log_ratio = torch.linspace(-3, 3, 60, dtype=torch.float64)
+    for sign in (1.0, -1.0):
+        batch = toys.bare_batch((30, 30), advantages=torch.full((60,), sign), old_logprobs=torch.zeros(60))
+        new = log_ratio.clone().requires_grad_()
+        got = GRPO(delta=delta)(Outputs(new), batch).losses[0]
+        once = clipped_loss(log_ratio.exp(), torch.full((60,), sign), clip_low=0.2, clip_high=0.28)
+        want = once if sign > 0 else once.clamp(max=delta)
+        torch.testing.assert_close(got.detach(), want, rtol=1e-12, atol=1e-12)
+        (gradient,) = torch.autograd.grad(got.sum(), new)
+        free = (log_ratio.exp() < 1.28) if sign > 0 else (log_ratio.exp() > 0.8) & (log_ratio.exp() < delta)
+        assert (gradient != 0).tolist() == free.tolist()
+
+
+# Sequences left out.
+
+
+def test_bad_sequences_the_policy_has_left_are_dropped(toys) -> None:
+    """Mean drifts of 1, 1, 0.25 and nothing known; only the second is both bad and far."""
+    sampled = double(0.0, -1.0, -1.0, -1.0, -1.75, math.nan)
+    logprobs = double(-1.0, -2.0, -2.0, -2.0, -2.0, -9.0)
+    batch = toys.bare_batch((2, 2, 1, 1))
+    advantages = double(1, 1, -1, -1, -1, -1)
+    keep = off_policy_keep(logprobs, sampled, advantages, batch, delta=0.5)
+    assert keep.tolist() == [True, True, False, False, True, True]
+    assert off_policy_keep(logprobs, sampled, advantages, batch, delta=0.0).tolist() == [True] * 2 + [False] * 3 + [
+        True
+    ]
+
+
+def test_a_dropped_sequence_gives_no_gradient_but_its_kl_does_and_it_still_counts(toys) -> None:
+    logprobs = numbers(10, 30, grad=True)
+    batch = batch_of(toys, old_logprobs=logprobs.detach() + 1.0, ref_logprobs=numbers(10, 31))
+    dropped = [a < 0 for a, n in zip(ADVANTAGES, LENGTHS, strict=True) for _ in range(n)]
+    objective = GRPO(off_policy_delta=0.5, clip_low=0.9)
+    (gradient,) = torch.autograd.grad(loss_of(objective, logprobs, batch), logprobs)
+    assert [g == 0 for g in gradient.tolist()] == dropped
+    (plain,) = torch.autograd.grad(loss_of(GRPO(clip_low=0.9), logprobs, batch), logprobs)
+    assert gradient[0] == plain[0]  # the mean is still over every token
+    metrics = objective(Outputs(logprobs), batch).metrics
+    assert metrics["sampling/masked"].tolist() == [float(d) for d in dropped]
+    with_kl = GRPO(off_policy_delta=0.5, clip_low=0.9, beta=0.1)
+    (gradient,) = torch.autograd.grad(loss_of(with_kl, logprobs, batch), logprobs)
+    assert (gradient != 0).all()
+
+
+# Weights for another sampler.
+
+
+def test_weights_multiply_the_policy_term_and_not_the_kl(toys) -> None:
+    logprobs, weights = numbers(10, 32), torch.linspace(0, 2, 10, dtype=torch.float64)
+    columns = {"old_logprobs": numbers(10, 33), "ref_logprobs": numbers(10, 34), "policy_weight": weights}
+    batch = batch_of(toys, **columns)
+    plain = GRPO()(Outputs(logprobs), batch).losses[0]
+    both = GRPO(beta=0.3)(Outputs(logprobs), batch).losses[0]
+    weighed = GRPO(beta=0.3, weighted=True)(Outputs(logprobs), batch).losses[0]
+    torch.testing.assert_close(weighed, weights * plain + (both - plain), rtol=1e-12, atol=1e-14)
+
+
+def test_weights_of_one_change_nothing(toys) -> None:
+    logprobs = numbers(10, 35)
+    batch = batch_of(toys, old_logprobs=numbers(10, 36), policy_weight=torch.ones(10))
+    assert torch.equal(*(GRPO(weighted=w)(Outputs(logprobs), batch).losses[0] for w in (False, True)))
+
+
+def test_with_weights_the_sampler_is_what_off_policy_is_measured_against(toys) -> None:
+    logprobs = numbers(4, 37)
+    far, near = logprobs + 1.0, logprobs.clone()
+    batch = toys.bare_batch(
+        (2, 2), advantages=-torch.ones(4), old_logprobs=near, sampler_logprobs=far, policy_weight=torch.ones(4)
+    )
+    assert GRPO(off_policy_delta=0.5, weighted=True)(Outputs(logprobs), batch).losses[0].tolist() == [0.0] * 4
+    assert GRPO(off_policy_delta=0.5)(Outputs(logprobs), batch).losses[0].tolist() == [1.0] * 4
+    assert GRPO(off_policy_delta=0.5, weighted=True).needs >= {"sampler_logprobs", "policy_weight"}
 
 
 # The KL estimators, on a categorical where every expectation is a finite sum.
@@ -242,9 +330,17 @@ def test_needs_wants_and_reductions() -> None:
     assert GRPO(aggregate="constant", constant_length=5.0).reductions == (constant_mean(5.0),)
 
 
+def test_the_papers_settings() -> None:
+    assert dapo() == GRPO(clip_low=0.2, clip_high=0.28, aggregate="token", beta=0.0)
+    assert dr_grpo(512.0) == GRPO(clip_low=0.2, clip_high=0.2, aggregate="constant", constant_length=512.0)
+    assert deepseek_grpo() == GRPO(clip_low=0.2, clip_high=0.2, aggregate="sequence", beta=0.04, kl="k3")
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
+        ({"delta": 1.28}, r"delta must be more than 1 \+ clip_high \(1.28\), got 1.28"),
+        ({"off_policy_delta": -0.1}, "off_policy_delta must not be negative, got -0.1"),
         ({"clip_low": -0.1}, "clip_low and clip_high must not be negative, got -0.1, 0.28"),
         ({"clip_high": -0.1}, "clip_low and clip_high must not be negative, got 0.2, -0.1"),
         ({"beta": -0.1}, "beta must not be negative, got -0.1"),

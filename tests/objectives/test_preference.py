@@ -1,4 +1,4 @@
-"""Pair losses: closed forms, gradients, and what they log."""
+"""DPO and its logistic relatives: closed forms, identities and gradients."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from strop.batch import CHOSEN_TOKEN_MEAN, PER_GROUP, Outputs, step_totals, weighted_loss
-from strop.objectives.preference import DPO, IPO, Hinge, IPOSum, dpo_loss, hinge_loss, ipo_loss
+from strop.batch import Outputs
+from strop.objectives.preference import DPO, dpo_loss, dpop_loss, rdpo_loss, robust_loss
 
-PAIRS = (DPO, Hinge, IPO, IPOSum)
 LENGTHS = (3, 2, 1, 4)  # chosen, rejected, chosen, rejected
 
 
@@ -24,17 +23,16 @@ def double(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-# The formulas.
-
-
 def test_at_the_reference() -> None:
     same = numbers(4, 0)
     for eps in (0.0, 0.1, 0.49):
         loss = dpo_loss(same, same, beta=0.3, label_smoothing=eps)
         assert loss.tolist() == pytest.approx([math.log(2)] * 4, rel=1e-15)
-    assert hinge_loss(same, same, beta=0.3).tolist() == [1.0] * 4
-    for tau in (0.1, 1.0, 2.5):
-        assert ipo_loss(same, same, tau=tau).tolist() == pytest.approx([1 / (4 * tau**2)] * 4, rel=1e-15)
+        loss = robust_loss(same, same, beta=0.3, label_smoothing=eps)
+        assert loss.tolist() == pytest.approx([math.log(2)] * 4, rel=1e-13)
+    zero = torch.zeros(4, dtype=torch.float64)
+    assert dpop_loss(zero, zero, beta=0.3, penalty=50.0).tolist() == pytest.approx([math.log(2)] * 4, rel=1e-15)
+    assert rdpo_loss(zero, zero, (zero, zero), beta=0.3, alpha=0.1).tolist() == pytest.approx([math.log(2)] * 4)
 
 
 def test_dpo_is_minus_log_sigmoid_of_beta_h() -> None:
@@ -59,17 +57,51 @@ def test_smoothed_dpo_is_least_at_the_log_odds(eps: float) -> None:
     loss = dpo_loss(h, torch.zeros_like(h), beta=beta, label_smoothing=eps)
     (gradient,) = torch.autograd.grad(loss.sum(), h)
     assert float(gradient) == pytest.approx(0.0, abs=1e-15)
-    assert float(loss) == pytest.approx(-eps * math.log(eps) - (1 - eps) * math.log(1 - eps), rel=1e-13)
-    assert float(dpo_loss(h + 1, torch.zeros_like(h), beta=beta, label_smoothing=eps)) > float(loss)
+    assert float(loss.detach()) == pytest.approx(-eps * math.log(eps) - (1 - eps) * math.log(1 - eps), rel=1e-13)
+    assert float(dpo_loss(h + 1, torch.zeros_like(h), beta=beta, label_smoothing=eps).detach()) > float(loss.detach())
 
 
-def test_hinge_is_zero_exactly_from_beta_h_1_on() -> None:
-    h = double(9.0, 10.0, 10.5, -5.0)
-    assert hinge_loss(h, torch.zeros(4), beta=0.1).tolist() == pytest.approx([0.1, 0.0, 0.0, 1.5], abs=1e-15)
+def test_no_smoothing_makes_robust_and_smoothed_dpo_plain() -> None:
+    chosen, rejected = numbers(5, 0), numbers(5, 1)
+    plain = dpo_loss(chosen, rejected, beta=0.3)
+    assert torch.equal(robust_loss(chosen, rejected, beta=0.3, label_smoothing=0.0), plain)
+    assert torch.equal(dpo_loss(chosen, rejected, beta=0.3, label_smoothing=0.0), plain)
 
 
-def test_ipo_is_least_at_its_margin() -> None:
-    assert ipo_loss(double(5.0, 7.0), double(0.0, 0.0), tau=0.1).tolist() == [0.0, 4.0]
+@pytest.mark.parametrize("eps", [0.05, 0.3])
+def test_robust_dpo_is_unbiased_under_flipped_labels(eps: float) -> None:
+    """Its mean over labels flipped at rate eps is the DPO loss of the true ones, and so is its gradient."""
+    chosen, rejected = numbers(5, 0, grad=True), numbers(5, 1)
+    kept = robust_loss(chosen, rejected, beta=0.3, label_smoothing=eps)
+    flipped = robust_loss(rejected, chosen, beta=0.3, label_smoothing=eps)
+    true = dpo_loss(chosen, rejected, beta=0.3)
+    expected = (1 - eps) * kept + eps * flipped
+    torch.testing.assert_close(expected, true, rtol=1e-13, atol=1e-13)
+    ours, theirs = (torch.autograd.grad(x.sum(), chosen)[0] for x in (expected, true))
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+
+
+def test_robust_dpo_falls_without_end_at_its_slope() -> None:
+    h = double(900.0, 901.0)
+    loss = robust_loss(h, torch.zeros_like(h), beta=1.0, label_smoothing=0.1)
+    assert float(loss[1] - loss[0]) == pytest.approx(-0.1 / 0.8, rel=1e-12) and float(loss[0]) < -100
+
+
+def test_dpop_is_dpo_until_the_chosen_side_falls_below_the_reference() -> None:
+    chosen, rejected = double(0.5, -0.2), double(-1.0, -1.0)
+    want = [math.log1p(math.exp(-0.3 * 1.5)), math.log1p(math.exp(-0.3 * (0.8 - 50 * 0.2)))]
+    assert dpop_loss(chosen, rejected, beta=0.3, penalty=50.0).tolist() == pytest.approx(want, rel=1e-13)
+    assert torch.equal(dpop_loss(chosen, rejected, beta=0.3, penalty=0.0), dpo_loss(chosen, rejected, beta=0.3))
+
+
+def test_rdpo_takes_alpha_off_for_each_token_the_chosen_side_is_longer() -> None:
+    """A longer chosen side explains its win in part, so less is left to learn: the slope is smaller."""
+    chosen = double(1.0, 1.0, 1.0).requires_grad_()
+    lengths = double(5.0, 9.0, 1.0), double(5.0, 5.0, 5.0)
+    loss = rdpo_loss(chosen, torch.zeros(3), lengths, beta=0.2, alpha=0.1)
+    assert loss.tolist() == pytest.approx([math.log1p(math.exp(-x)) for x in (0.2, 0.6, -0.2)], rel=1e-13)
+    (gradient,) = torch.autograd.grad(loss.sum(), chosen)
+    assert gradient[2] < gradient[0] < gradient[1] < 0
 
 
 @pytest.mark.parametrize(
@@ -77,142 +109,38 @@ def test_ipo_is_least_at_its_margin() -> None:
     [
         lambda w, r: dpo_loss(w, r, beta=0.7),
         lambda w, r: dpo_loss(w, r, beta=0.7, label_smoothing=0.2),
-        lambda w, r: ipo_loss(w, r, tau=0.4),
-        lambda w, r: hinge_loss(w, r, beta=0.7),
+        lambda w, r: robust_loss(w, r, beta=0.7, label_smoothing=0.2),
+        lambda w, r: dpop_loss(w, r, beta=0.7, penalty=3.0),
+        lambda w, r: rdpo_loss(w, r, (torch.arange(5), torch.arange(5, 0, -1)), beta=0.7, alpha=0.1),
     ],
-    ids=["dpo", "cdpo", "ipo", "hinge"],
+    ids=["dpo", "cdpo", "robust", "dpop", "r_dpo"],
 )
 def test_gradcheck(loss) -> None:
     assert torch.autograd.gradcheck(loss, (numbers(5, 1, grad=True), numbers(5, 2, grad=True)))
 
 
-@pytest.mark.parametrize(
-    ("objective", "slope"),
-    [(DPO(beta=0.3), 0.15), (Hinge(beta=0.3), 0.3), (IPOSum(tau=0.25), 4.0), (IPO(tau=0.25), 4.0)],
-)
-def test_gradient_at_the_reference(objective, slope: float, toys) -> None:
-    """Chosen tokens are pushed up and rejected ones down by slope / pairs; IPO's by slope / pairs / own length."""
-    logprobs = numbers(10, 3, grad=True)
-    batch = toys.bare_batch(LENGTHS, ref_logprobs=logprobs.detach().clone())
-    terms = objective(Outputs(logprobs), batch)
-    loss = weighted_loss(terms, batch, objective.reductions, step_totals(objective.reductions, [batch]))
-    (gradient,) = torch.autograd.grad(loss, logprobs)
-    want = []
-    for n, sign in zip(LENGTHS, (-1, 1, -1, 1), strict=True):
-        want += [sign * slope / 2 / (n if isinstance(objective, IPO) else 1)] * n
-    assert gradient.tolist() == pytest.approx(want, rel=1e-12)
-
-
-# Their bindings.
-
-
-def bound(objective, toys, policy: Tensor, reference: Tensor, lengths=LENGTHS):
-    return objective(Outputs(policy), toys.bare_batch(lengths, ref_logprobs=reference))
-
-
-@pytest.mark.parametrize("cls", PAIRS)
-def test_a_binding_is_its_formula_on_the_log_ratios(cls, toys) -> None:
-    policy, reference = numbers(10, 4), numbers(10, 5)
-    ratio = policy - reference
+def test_words_alone_count_where_formatting_is_masked(toys) -> None:
+    """The tokens marked 0 say nothing and learn nothing, whatever they hold; the likelihood keeps them."""
+    content = double(1, 1, 0, 1, 0, 0, 1, 1, 1, 0)
+    policy, reference = numbers(10, 6, grad=True), numbers(10, 7)
+    batch = toys.bare_batch(LENGTHS, ref_logprobs=reference, content=content)
+    objective = DPO(beta=0.3, nll_weight=0.2, mask_formatting=True)
+    assert objective.needs == {"ref_logprobs", "content"}
+    loss, nll = objective(Outputs(policy), batch).losses
+    ratio = (policy - reference).detach() * content
     sums = [float(part.sum()) for part in ratio.split(LENGTHS)]
-    means = [float(part.mean()) for part in ratio.split(LENGTHS)]
-    (loss,) = bound(cls(), toys, policy, reference).losses
-    want = {
-        DPO: lambda w, r: math.log1p(math.exp(-0.1 * (w - r))),
-        Hinge: lambda w, r: max(0.0, 1 - 0.1 * (w - r)),
-        IPO: lambda w, r: (w - r - 5) ** 2,
-        IPOSum: lambda w, r: (w - r - 5) ** 2,
-    }[cls]
-    sides = means if cls is IPO else sums
-    assert loss.tolist() == pytest.approx([want(*sides[:2]), want(*sides[2:])], rel=1e-12)
+    want = [math.log1p(math.exp(-0.3 * (w - r))) for w, r in (sums[:2], sums[2:])]
+    assert loss.tolist() == pytest.approx(want, rel=1e-12)
+    (gradient,) = torch.autograd.grad(loss.sum(), policy, retain_graph=True)
+    assert [g == 0 for g in gradient.tolist()] == [c == 0 for c in content.tolist()]
+    assert nll.tolist() == pytest.approx((-0.2 * policy.detach()).tolist(), rel=1e-15)
+    odd = torch.where(content > 0, reference, torch.full_like(reference, float("nan")))
+    (again, _) = objective(Outputs(policy), batch.with_columns(ref_logprobs=odd)).losses
+    assert torch.equal(torch.autograd.grad(again.sum(), policy)[0], gradient)
 
 
-def test_ipo_of_averages_is_ipo_of_sums_where_both_sides_have_one_token(toys) -> None:
-    policy, reference = numbers(4, 6), numbers(4, 7)
-    sums = bound(IPOSum(tau=0.3), toys, policy, reference, (1, 1, 1, 1))
-    averages = bound(IPO(tau=0.3), toys, policy, reference, (1, 1, 1, 1))
-    assert torch.equal(sums.losses[0], averages.losses[0])
-
-
-@pytest.mark.parametrize("cls", PAIRS)
-def test_nll_is_added_on_the_chosen_side_alone(cls, toys) -> None:
-    """nll_weight times the mean of -log p over all chosen tokens of the step: 3 + 1 of the 10 here."""
-    policy, reference = numbers(10, 8, grad=True), numbers(10, 9)
-    plain, added = cls(), cls(nll_weight=0.2)
-    assert plain.reductions == (PER_GROUP,) and added.reductions == (PER_GROUP, CHOSEN_TOKEN_MEAN)
-    batch = toys.bare_batch(LENGTHS, ref_logprobs=reference)
-    losses = []
-    for objective in (plain, added):
-        terms = objective(Outputs(policy), batch)
-        losses.append(weighted_loss(terms, batch, objective.reductions, step_totals(objective.reductions, [batch])))
-    chosen = [0, 1, 2, 5]
-    nll = -float(policy.detach()[chosen].mean())
-    assert float(losses[1] - losses[0]) == pytest.approx(0.2 * nll, rel=1e-12)
-    (gradient,) = torch.autograd.grad(losses[1] - losses[0], policy)
-    assert gradient.tolist() == pytest.approx([-0.2 / 4 if i in chosen else 0.0 for i in range(10)], abs=1e-15)
-    terms = added(Outputs(policy), batch)
-    assert float(terms.metrics["nll_loss"].mean()) == pytest.approx(nll, rel=1e-12)
-
-
-@pytest.mark.parametrize("cls", PAIRS)
-def test_identical_sides_have_no_gradient(cls, toys) -> None:
-    """Not only a small one: what both sides share is the same parameter, and its pushes cancel exactly."""
-    shared = numbers(3, 10, grad=True)
-    policy = torch.cat([shared, shared])
-    (loss,) = bound(cls(), toys, policy, torch.cat([numbers(3, 11)] * 2), (3, 3)).losses
-    (gradient,) = torch.autograd.grad(loss.sum(), shared)
-    assert gradient.tolist() == [0.0, 0.0, 0.0]
-
-
-# What they log, say and refuse.
-
-
-def test_metrics(toys) -> None:
-    policy = double(-1.0, -2.0, -3.0, -4.0, -1.0, -1.0, -2.0, -2.0)
-    reference = double(-2.0, -2.0, -3.0, -4.0, -1.0, -1.0, -1.0, -1.0)
-    metrics = bound(DPO(beta=0.5), toys, policy, reference, (1, 1, 1, 1, 1, 1, 1, 1)).metrics
-    assert {name: value.tolist() for name, value in metrics.items()} == {
-        "rewards/chosen": [0.5, 0.0, 0.0, -0.5],
-        "rewards/rejected": [0.0, 0.0, 0.0, -0.5],
-        "rewards/margins": [0.5, 0.0, 0.0, 0.0],
-        "rewards/accuracies": [1.0, 0.0, 0.0, 0.0],  # strict: a tie is no win
-        "rewards/ties": [0.0, 1.0, 1.0, 1.0],
-        "logps/chosen": [-1.0, -3.0, -1.0, -2.0],
-        "logps/rejected": [-2.0, -4.0, -1.0, -2.0],
-    }
-
-
-@pytest.mark.parametrize("cls", PAIRS)
-def test_metrics_hold_no_graph_and_rewards_are_scaled_sums(cls, toys) -> None:
-    policy = numbers(10, 12, grad=True)
-    metrics = bound(cls(nll_weight=0.1), toys, policy, numbers(10, 13)).metrics
-    assert not any(value.requires_grad for value in metrics.values())
-    assert metrics["rewards/chosen"].tolist() == pytest.approx(
-        [0.1 * float((policy - numbers(10, 13))[rows].sum()) for rows in (slice(0, 3), slice(5, 6))], rel=1e-12
-    )
-
-
-@pytest.mark.parametrize("cls", PAIRS)
-def test_needs_and_wants(cls) -> None:
-    assert cls().needs == {"ref_logprobs"} and cls().wants == set()
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda: DPO(beta=0.0), "beta must be positive, got 0.0"),
-        (lambda: DPO(beta=-1.0), "beta must be positive, got -1.0"),
-        (lambda: DPO(label_smoothing=0.5), r"label_smoothing must be in \[0, 0.5\), got 0.5"),
-        (lambda: DPO(label_smoothing=-0.1), r"label_smoothing must be in \[0, 0.5\), got -0.1"),
-        (lambda: DPO(nll_weight=-0.1), "nll_weight must not be negative, got -0.1"),
-        (lambda: Hinge(beta=0.0), "beta must be positive"),
-        (lambda: Hinge(nll_weight=-1.0), "nll_weight must not be negative"),
-        (lambda: IPO(tau=0.0), "tau must be positive, got 0.0"),
-        (lambda: IPO(nll_weight=-1.0), "nll_weight must not be negative"),
-        (lambda: IPOSum(tau=-0.1), "tau must be positive, got -0.1"),
-        (lambda: IPOSum(nll_weight=-1.0), "nll_weight must not be negative"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused(make, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        make()
+def test_masking_nothing_is_plain_dpo(toys) -> None:
+    policy, reference = numbers(10, 6), numbers(10, 7)
+    batch = toys.bare_batch(LENGTHS, ref_logprobs=reference, content=torch.ones(10))
+    masked, plain = (DPO(mask_formatting=m)(Outputs(policy), batch) for m in (True, False))
+    assert torch.equal(masked.losses[0], plain.losses[0])

@@ -2,15 +2,29 @@
 
 A loss is one number a trained token: -min(rho A, clip(rho, 1 - low, 1 + high) A) + beta KL,
 with rho = pi / pi_old. Advantages come from `credit`, before packing; how tokens are averaged
-is the objective's reduction.
+is the objective's reduction. DAPO, Dr. GRPO and DeepSeek's GRPO are settings of the one class;
+other forms of the ratio stand in `token_policy` and `sequence_policy`.
+
+Left out: the mean over each micro-batch's own tokens (TRL's "bnpo"), whose gradient depends on how
+the step was split.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from strop.batch import SEQUENCE_MEAN, TOKEN_MEAN, Batch, Outputs, Reduction, Terms, constant_mean
+from strop.batch import (
+    SEQUENCE_MEAN,
+    TOKEN_MEAN,
+    Batch,
+    Outputs,
+    Reduction,
+    Terms,
+    constant_mean,
+    mean_by_sequence,
+)
 from strop.lazy import lazy_module
 
 if TYPE_CHECKING:
@@ -62,18 +76,40 @@ def kl_penalty(logprobs: Tensor, ref_logprobs: Tensor, rho: Tensor, kind: KL) ->
     return rho * value if kind.startswith("ratio") else value
 
 
+def off_policy_keep(
+    logprobs: Tensor, sampled_logprobs: Tensor, advantages: Tensor, batch: Batch, *, delta: float
+) -> Tensor:
+    """Which tokens stay when bad sequences that the policy has moved away from are left out, [N] of bool.
+
+    Kept where A >= 0 or mean_t(log mu - log pi) <= delta over the sequence's tokens. A sampler
+    log-prob that is nan says nothing and counts as no difference, as in TRL.
+
+    Args: logprobs: of the policy; sampled_logprobs: of whatever sampled (mu); [N], nats.
+    DeepSeek-V3.2, arXiv:2512.02556, eq. 9.
+    """
+    drift = sampled_logprobs - logprobs.detach()
+    mean = mean_by_sequence(torch.where(drift.isnan(), 0.0, drift), batch)
+    return (advantages >= 0) | (mean <= delta)[batch.seq]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GRPO:
     """Group relative policy optimisation: the clipped policy gradient per token.
 
     Attributes:
         clip_low, clip_high: the ratio is clipped to [1 - low, 1 + high]; DAPO raises the upper one.
+        delta: an upper bound on the ratio where the advantage is negative too (two-sided, or "dual",
+            clip; TRL's delta), more than 1 + clip_high; null leaves it unbounded there.
         beta: weight of the KL to the reference; 0 needs no reference model.
         kl: its estimator.
         aggregate: mean over all tokens of the step ("token": DAPO, TRL's default), over each
             sequence's tokens first ("sequence": GRPO's eq. 3), or the sum over tokens divided by
             sequences times `constant_length` ("constant": Dr. GRPO).
         constant_length: that length; the sampling limit is the usual value.
+        off_policy_delta: leave out sequences with a negative advantage once the policy gives them
+            so many nats a token less than the sampler did (DeepSeek-V3.2); null keeps all.
+        weighted: multiply the policy's term, never the KL, by the column `policy_weight`: what a
+            correction for a sampler that differs from the trainer gives. A stage with one sets it.
     """
 
     wants: ClassVar[frozenset[str]] = frozenset({"entropy"})
@@ -81,16 +117,18 @@ class GRPO:
     name: Literal["grpo"] = "grpo"
     clip_low: float = 0.2
     clip_high: float = 0.28
+    delta: float | None = None
     beta: float = 0.0
     kl: KL = "ratio_k3"
     aggregate: Literal["token", "sequence", "constant"] = "token"
     constant_length: float | None = None
+    off_policy_delta: float | None = None
+    weighted: bool = False
 
     def __post_init__(self) -> None:
-        if self.clip_low < 0 or self.clip_high < 0:
-            raise ValueError(f"clip_low and clip_high must not be negative, got {self.clip_low}, {self.clip_high}")
-        if self.beta < 0:
-            raise ValueError(f"beta must not be negative, got {self.beta}")
+        check_policy(self.beta, self.off_policy_delta, self.clip_low, self.clip_high)
+        if self.delta is not None and self.delta <= 1 + self.clip_high:
+            raise ValueError(f"delta must be more than 1 + clip_high ({1 + self.clip_high:g}), got {self.delta}")
         if (self.aggregate == "constant") != (self.constant_length is not None):
             raise ValueError("constant_length belongs with aggregate: constant, and only there")
         if self.constant_length is not None and self.constant_length <= 0:
@@ -98,8 +136,7 @@ class GRPO:
 
     @property
     def needs(self) -> frozenset[str]:
-        columns = {"advantages", "old_logprobs"}
-        return frozenset(columns | {"ref_logprobs"} if self.beta > 0 else columns)
+        return policy_needs(self.beta, self.off_policy_delta, self.weighted)
 
     @property
     def reductions(self) -> tuple[Reduction, ...]:
@@ -110,18 +147,116 @@ class GRPO:
     def __call__(self, outputs: Outputs, batch: Batch) -> Terms:
         advantages = batch.columns["advantages"]
         rho = ratio(outputs.logprobs, batch.columns["old_logprobs"])
-        loss = clipped_loss(rho, advantages, clip_low=self.clip_low, clip_high=self.clip_high)
+        capped = rho if self.delta is None else rho.clamp(max=self.delta)
+        loss = clipped_loss(capped, advantages, clip_low=self.clip_low, clip_high=self.clip_high)
         metrics = clip_metrics(rho.detach(), advantages, clip_low=self.clip_low, clip_high=self.clip_high)
+        weights = policy_weights(outputs, batch, off_policy_delta=self.off_policy_delta, weighted=self.weighted)
+        return policy_terms(loss, rho, outputs, batch, weights, metrics, beta=self.beta, kl=self.kl)
+
+
+def dapo(*, clip_low: float = 0.2, clip_high: float = 0.28) -> GRPO:
+    """DAPO's loss: a raised upper clip, the mean over all tokens, no KL.
+
+    Its other parts are dynamic sampling and the treatment of overlong answers, which are the stage's.
+    Yu et al. 2025, arXiv:2503.14476, eq. 8 and section 4.1.
+    """
+    return GRPO(clip_low=clip_low, clip_high=clip_high)
+
+
+def dr_grpo(length: float, *, clip: float = 0.2) -> GRPO:
+    """Dr. GRPO's loss: the sum over tokens divided by sequences times a constant length, no KL.
+
+    Args: length: the sampling limit. Use it with advantages that no deviation divides
+        (`GroupRelative(scale="none")`).
+    Liu et al. 2025, arXiv:2503.20783, section 3.2.
+    """
+    return GRPO(clip_low=clip, clip_high=clip, aggregate="constant", constant_length=length)
+
+
+def deepseek_grpo(*, clip: float = 0.2, beta: float = 0.04) -> GRPO:
+    """GRPO as its paper has it: the mean over each sequence's tokens first, and a plain k3 KL in the loss.
+
+    Shao et al. 2024, arXiv:2402.03300, eq. 3 and 4; beta from its section 4.2. The paper names no
+    clip; 0.2 is PPO's.
+    """
+    return GRPO(clip_low=clip, clip_high=clip, beta=beta, kl="k3", aggregate="sequence")
+
+
+# What the objectives of the family share.
+
+
+def policy_needs(beta: float, off_policy_delta: float | None, weighted: bool) -> frozenset[str]:
+    """The columns such settings read."""
+    columns = {"advantages", "old_logprobs"}
+    if beta > 0:
+        columns.add("ref_logprobs")
+    if weighted:
+        columns.add("policy_weight")
+    if weighted and off_policy_delta is not None:
+        columns.add("sampler_logprobs")
+    return frozenset(columns)
+
+
+def policy_weights(outputs: Outputs, batch: Batch, *, off_policy_delta: float | None, weighted: bool) -> Tensor | None:
+    """What the policy's term is multiplied by, [N]: `policy_weight`, and 0 where `off_policy_keep` says no.
+
+    The sampler's log-probs are a column of their own where it differs from the trainer (`weighted`);
+    else they are the old ones. None: by nothing.
+    """
+    weights = batch.columns["policy_weight"] if weighted else None
+    if off_policy_delta is None:
+        return weights
+    sampled = batch.columns["sampler_logprobs" if weighted else "old_logprobs"]
+    keep = off_policy_keep(outputs.logprobs, sampled, batch.columns["advantages"], batch, delta=off_policy_delta)
+    return keep.to(outputs.logprobs.dtype) if weights is None else torch.where(keep, weights, 0.0)
+
+
+def policy_terms(
+    loss: Tensor,
+    rho: Tensor,
+    outputs: Outputs,
+    batch: Batch,
+    weights: Tensor | None,
+    metrics: Mapping[str, Tensor],
+    *,
+    beta: float,
+    kl: KL,
+) -> Terms:
+    """The policy's loss of each token times its weight, the KL where it is asked for, and the family's metrics.
+
+    Args: loss, rho, weights: [N]; metrics: the objective's own.
+    """
+    if weights is not None:
+        loss = weights * loss
+    metrics = {**metrics, **policy_metrics(outputs, batch, weights)}
+    if beta == 0:
+        return Terms((loss,), metrics)
+    penalty, logged = reference_kl(outputs, batch, rho, kl)
+    return Terms((loss + beta * penalty,), {**metrics, "kl": logged})
+
+
+def reference_kl(outputs: Outputs, batch: Batch, rho: Tensor, kind: KL) -> tuple[Tensor, Tensor]:
+    """The KL term of each token, and what is logged: k3 without the ratio, whatever the estimator; [N], nats."""
+    ref = batch.columns["ref_logprobs"]
+    return kl_penalty(outputs.logprobs, ref, rho, kind), kl_penalty(outputs.logprobs.detach(), ref, rho.detach(), "k3")
+
+
+def policy_metrics(outputs: Outputs, batch: Batch, weights: Tensor | None) -> dict[str, Tensor]:
+    """The entropy, how far the log-probs lie from the old ones, and which tokens' weights are 0; [N] each.
+
+    Where a correction recomputed the old log-probs, that says nothing of the sampler: the correction
+    logs the difference itself.
+    """
+    metrics = {}
+    if "policy_weight" not in batch.columns:
         difference = (outputs.logprobs.detach() - batch.columns["old_logprobs"]).abs()
         metrics["sampling/sampling_logp_difference/mean"] = difference
         metrics["sampling/sampling_logp_difference/max"] = difference
-        if outputs.entropy is not None:
-            metrics["entropy"] = outputs.entropy.detach()
-        if self.beta > 0:
-            ref = batch.columns["ref_logprobs"]
-            loss = loss + self.beta * kl_penalty(outputs.logprobs, ref, rho, self.kl)
-            metrics["kl"] = kl_penalty(outputs.logprobs.detach(), ref, rho.detach(), "k3")
-        return Terms((loss,), metrics)
+    if outputs.entropy is not None:
+        metrics["entropy"] = outputs.entropy.detach()
+    if weights is not None:
+        metrics["sampling/masked"] = (weights == 0).to(weights.dtype)
+    return metrics
 
 
 def clip_metrics(rho: Tensor, advantages: Tensor, *, clip_low: float, clip_high: float) -> dict[str, Tensor]:
@@ -133,3 +268,13 @@ def clip_metrics(rho: Tensor, advantages: Tensor, *, clip_low: float, clip_high:
         "clip_ratio/high_mean": high.to(rho.dtype),
         "clip_ratio/region_mean": (low | high).to(rho.dtype),
     }
+
+
+def check_policy(beta: float, off_policy_delta: float | None, clip_low: float = 0.0, clip_high: float = 0.0) -> None:
+    """Raises: ValueError for settings out of range."""
+    if clip_low < 0 or clip_high < 0:
+        raise ValueError(f"clip_low and clip_high must not be negative, got {clip_low}, {clip_high}")
+    if beta < 0:
+        raise ValueError(f"beta must not be negative, got {beta}")
+    if off_policy_delta is not None and off_policy_delta < 0:
+        raise ValueError(f"off_policy_delta must not be negative, got {off_policy_delta}")

@@ -1,8 +1,8 @@
-"""Offline preference optimisation on pairs: the maths, then its binding to a batch.
+"""Offline preference optimisation on pairs against a reference: DPO and its logistic relatives.
 
-Notation: S is the summed log-prob of a completion's trained tokens, S_bar its mean;
-Delta = S - S_ref the log-ratio of policy and reference, h = Delta_chosen - Delta_rejected.
-All losses are one number a pair, unreduced; a step's loss is their mean over its pairs.
+Notation as in `pairs`: Delta = S - S_ref of a side, h = Delta_chosen - Delta_rejected. All losses
+are one number a pair, unreduced; a step's loss is their mean over its pairs. Losses of another
+shape than -log sigmoid stand in `preference_shapes`, those without a reference in `reference_free`.
 """
 
 from __future__ import annotations
@@ -10,23 +10,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from strop.batch import (
-    CHOSEN_TOKEN_MEAN,
-    PER_GROUP,
-    Batch,
-    Outputs,
-    Reduction,
-    Terms,
-    mean_by_sequence,
-    pairs,
-    sum_by_sequence,
-)
+from strop.batch import Batch, Outputs, Reduction, Terms, pairs, sum_by_sequence
 from strop.lazy import lazy_module
+from strop.objectives.checks import flip_rate, not_negative, positive
+from strop.objectives.pairs import (
+    NOTHING,
+    PAIR_AND_NLL,
+    REFERENCE,
+    Sides,
+    log_ratios,
+    mean_log_ratios,
+    preference_terms,
+    side_lengths,
+)
 
 if TYPE_CHECKING:
+    import torch
     import torch.nn.functional as F
     from torch import Tensor
 else:
+    torch = lazy_module("torch")
     F = lazy_module("torch.nn.functional")
 
 
@@ -44,25 +47,41 @@ def dpo_loss(chosen: Tensor, rejected: Tensor, *, beta: float, label_smoothing: 
     return -(1 - label_smoothing) * F.logsigmoid(logits) - label_smoothing * F.logsigmoid(-logits)
 
 
-def ipo_loss(chosen: Tensor, rejected: Tensor, *, tau: float) -> Tensor:
-    """IPO loss per pair: (h - 1/(2 tau))^2.
+def robust_loss(chosen: Tensor, rejected: Tensor, *, beta: float, label_smoothing: float) -> Tensor:
+    """Robust DPO loss per pair: [-(1 - eps) log sigmoid(beta h) + eps log sigmoid(-beta h)] / (1 - 2 eps).
 
-    Args: chosen, rejected: log-ratios policy/reference, [G], nats; summed, or averaged over
-        each side's tokens (tau is then in nats a token).
-    Returns: [G], unreduced; 1/(4 tau^2) where policy and reference agree.
-    Azar et al. 2023, arXiv:2310.12036, eq. 17.
-    """
-    return (chosen - rejected - 1 / (2 * tau)).square()
-
-
-def hinge_loss(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
-    """Hinge loss per pair: max(0, 1 - beta h).
+    Its mean over labels flipped at rate eps is the DPO loss of the true labels. It has no lower
+    bound: far out it falls with slope eps / (1 - 2 eps).
 
     Args: chosen, rejected: summed log-ratios policy/reference, [G], nats.
-    Returns: [G], unreduced; 1 where policy and reference agree, 0 once beta h >= 1.
-    Zhao et al. 2023 (SLiC-HF), arXiv:2305.10425; Liu et al. 2023 (RSO), arXiv:2309.06657, eq. 8.
+    Returns: [G], unreduced; log 2 where policy and reference agree.
+    Chowdhury et al. 2024, arXiv:2403.00409.
     """
-    return F.relu(1 - beta * (chosen - rejected))
+    logits = beta * (chosen - rejected)
+    clean, flipped = -F.logsigmoid(logits), -F.logsigmoid(-logits)
+    return ((1 - label_smoothing) * clean - label_smoothing * flipped) / (1 - 2 * label_smoothing)
+
+
+def dpop_loss(chosen: Tensor, rejected: Tensor, *, beta: float, penalty: float) -> Tensor:
+    """DPO-positive loss per pair: -log sigmoid(beta (h - lambda max(0, -Delta_chosen))).
+
+    The second term holds the chosen side at least as likely as it is under the reference.
+
+    Args: chosen, rejected: summed log-ratios policy/reference, [G], nats. penalty: lambda.
+    Returns: [G], unreduced; log 2 where policy and reference agree.
+    Pal et al. 2024 (Smaug), arXiv:2402.13228.
+    """
+    return -F.logsigmoid(beta * (chosen - rejected - penalty * F.relu(-chosen)))
+
+
+def rdpo_loss(chosen: Tensor, rejected: Tensor, lengths: Sides, *, beta: float, alpha: float) -> Tensor:
+    """Length-regularised DPO loss per pair: -log sigmoid(beta h + alpha (|y_chosen| - |y_rejected|)).
+
+    Args: chosen, rejected: summed log-ratios policy/reference, [G], nats. lengths: tokens of the sides.
+    Returns: [G], unreduced; log 2 where policy and reference agree and both sides are as long.
+    Park et al. 2024, arXiv:2403.19159.
+    """
+    return -F.logsigmoid(beta * (chosen - rejected) + alpha * (lengths[0] - lengths[1]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,153 +93,145 @@ class DPO:
         label_smoothing: assumed share of flipped labels, in [0, 0.5).
         nll_weight: adds this much of the chosen side's negative log-likelihood, a mean over all
             chosen tokens of the step (Llama 3 uses 0.2; its normaliser is not published).
+        mask_formatting: leave the template's tokens (end of turn, EOS) out of the log-ratios, not
+            out of the likelihood. Both sides have them, so the loss pushes and pulls them at once:
+            answers that do not stop, or stop at once (Llama 3, arXiv:2407.21783, section 4.1.4).
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"ref_logprobs"})
-    wants: ClassVar[frozenset[str]] = frozenset()
+    wants: ClassVar[frozenset[str]] = NOTHING
+    reductions: ClassVar[tuple[Reduction, ...]] = PAIR_AND_NLL
 
     name: Literal["dpo"] = "dpo"
     beta: float = 0.1
     label_smoothing: float = 0.0
     nll_weight: float = 0.0
+    mask_formatting: bool = False
 
     def __post_init__(self) -> None:
-        _check(beta=self.beta, nll_weight=self.nll_weight)
-        if not 0 <= self.label_smoothing < 0.5:
-            raise ValueError(f"label_smoothing must be in [0, 0.5), got {self.label_smoothing}")
+        positive("beta", self.beta)
+        flip_rate("label_smoothing", self.label_smoothing)
+        not_negative("nll_weight", self.nll_weight)
 
     @property
-    def reductions(self) -> tuple[Reduction, ...]:
-        return _reductions(self.nll_weight)
+    def needs(self) -> frozenset[str]:
+        return REFERENCE | {"content"} if self.mask_formatting else REFERENCE
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Terms:
-        chosen, rejected = log_ratios(outputs, batch)
-        loss = dpo_loss(chosen, rejected, beta=self.beta, label_smoothing=self.label_smoothing)
-        return preference_terms(loss, chosen, rejected, outputs, batch, self.beta, self.nll_weight)
+        ratios = content_log_ratios(outputs, batch) if self.mask_formatting else log_ratios(outputs, batch)
+        loss = dpo_loss(*ratios, beta=self.beta, label_smoothing=self.label_smoothing)
+        return preference_terms(loss, ratios, outputs, batch, beta=self.beta, nll_weight=self.nll_weight)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hinge:
-    """Hinge (RSO) preference loss; attributes as in `DPO`."""
+class RobustDPO:
+    """DPO made unbiased under flipped labels.
 
-    needs: ClassVar[frozenset[str]] = frozenset({"ref_logprobs"})
-    wants: ClassVar[frozenset[str]] = frozenset()
+    Attributes: label_smoothing: the rate at which labels are flipped, in [0, 0.5); unlike in `DPO`
+        the loss is not bounded below, so too high a rate drifts. Others as in `DPO`.
+    """
 
-    name: Literal["hinge"] = "hinge"
+    needs: ClassVar[frozenset[str]] = REFERENCE
+    wants: ClassVar[frozenset[str]] = NOTHING
+    reductions: ClassVar[tuple[Reduction, ...]] = PAIR_AND_NLL
+
+    name: Literal["robust"] = "robust"
     beta: float = 0.1
+    label_smoothing: float = 0.1
     nll_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(beta=self.beta, nll_weight=self.nll_weight)
-
-    @property
-    def reductions(self) -> tuple[Reduction, ...]:
-        return _reductions(self.nll_weight)
+        positive("beta", self.beta)
+        flip_rate("label_smoothing", self.label_smoothing)
+        not_negative("nll_weight", self.nll_weight)
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Terms:
-        chosen, rejected = log_ratios(outputs, batch)
-        loss = hinge_loss(chosen, rejected, beta=self.beta)
-        return preference_terms(loss, chosen, rejected, outputs, batch, self.beta, self.nll_weight)
+        ratios = log_ratios(outputs, batch)
+        loss = robust_loss(*ratios, beta=self.beta, label_smoothing=self.label_smoothing)
+        return preference_terms(loss, ratios, outputs, batch, beta=self.beta, nll_weight=self.nll_weight)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IPO:
-    """Identity preference optimisation on log-ratios averaged over tokens (the authors' usage, TRL's).
+class DPOP:
+    """DPO-positive: DPO that may not make the chosen side less likely than the reference does.
 
-    Attributes: tau: regularisation; the target margin is 1/(2 tau) nats a token. nll_weight as in `DPO`.
+    Attributes: penalty: lambda, how much a nat lost on the chosen side costs. Others as in `DPO`.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"ref_logprobs"})
-    wants: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[frozenset[str]] = REFERENCE
+    wants: ClassVar[frozenset[str]] = NOTHING
+    reductions: ClassVar[tuple[Reduction, ...]] = PAIR_AND_NLL
 
-    name: Literal["ipo"] = "ipo"
-    tau: float = 0.1
+    name: Literal["dpop"] = "dpop"
+    beta: float = 0.3
+    penalty: float = 50.0
     nll_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(tau=self.tau, nll_weight=self.nll_weight)
-
-    @property
-    def reductions(self) -> tuple[Reduction, ...]:
-        return _reductions(self.nll_weight)
+        positive("beta", self.beta)
+        not_negative("penalty", self.penalty)
+        not_negative("nll_weight", self.nll_weight)
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Terms:
-        per_token = mean_by_sequence(outputs.logprobs - batch.columns["ref_logprobs"], batch)
-        loss = ipo_loss(*pairs(per_token, batch), tau=self.tau)
-        return preference_terms(loss, *log_ratios(outputs, batch), outputs, batch, self.tau, self.nll_weight)
+        ratios = log_ratios(outputs, batch)
+        loss = dpop_loss(*ratios, beta=self.beta, penalty=self.penalty)
+        return preference_terms(loss, ratios, outputs, batch, beta=self.beta, nll_weight=self.nll_weight)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IPOSum:
-    """Identity preference optimisation on summed log-ratios (the paper's eq. 17 as it stands).
+class DPONorm:
+    """Length-normalised DPO (Tulu 3, arXiv:2411.15124): `dpo_loss` on log-ratios averaged over tokens.
 
-    Attributes: tau: regularisation; the target margin is 1/(2 tau) nats. nll_weight as in `DPO`.
+    Attributes: beta: for averages, so far larger than for sums: with |y| tokens a side it acts as
+        beta / |y| does in `DPO`. nll_weight as in `DPO`.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"ref_logprobs"})
-    wants: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[frozenset[str]] = REFERENCE
+    wants: ClassVar[frozenset[str]] = NOTHING
+    reductions: ClassVar[tuple[Reduction, ...]] = PAIR_AND_NLL
 
-    name: Literal["ipo_sum"] = "ipo_sum"
-    tau: float = 0.1
+    name: Literal["dpo_norm"] = "dpo_norm"
+    beta: float = 5.0
     nll_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(tau=self.tau, nll_weight=self.nll_weight)
-
-    @property
-    def reductions(self) -> tuple[Reduction, ...]:
-        return _reductions(self.nll_weight)
+        positive("beta", self.beta)
+        not_negative("nll_weight", self.nll_weight)
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Terms:
-        chosen, rejected = log_ratios(outputs, batch)
-        loss = ipo_loss(chosen, rejected, tau=self.tau)
-        return preference_terms(loss, chosen, rejected, outputs, batch, self.tau, self.nll_weight)
+        loss = dpo_loss(*mean_log_ratios(outputs, batch), beta=self.beta)
+        ratios = log_ratios(outputs, batch)
+        return preference_terms(loss, ratios, outputs, batch, beta=self.beta, nll_weight=self.nll_weight)
 
 
-def log_ratios(outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Summed log-ratios policy/reference of (chosen, rejected), each [G], nats."""
-    return pairs(sum_by_sequence(outputs.logprobs - batch.columns["ref_logprobs"], batch), batch)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RDPO:
+    """Length-regularised DPO: a longer chosen side is worth less.
 
-
-def preference_terms(
-    loss: Tensor,
-    chosen: Tensor,
-    rejected: Tensor,
-    outputs: Outputs,
-    batch: Batch,
-    beta: float,
-    nll_weight: float,
-) -> Terms:
-    """The pair loss, the chosen side's NLL where it is asked for, and the family's metrics.
-
-    rewards/* are beta times the log-ratio; rewards/accuracies counts strict wins, so it is 0 at
-    the reference, where rewards/ties is 1.
+    Attributes: alpha: what a token more of the chosen side takes off, in logits. Others as in `DPO`.
     """
-    logps_chosen, logps_rejected = pairs(sum_by_sequence(outputs.logprobs.detach(), batch), batch)
-    win, lose = (beta * chosen).detach(), (beta * rejected).detach()
-    metrics = {
-        "rewards/chosen": win,
-        "rewards/rejected": lose,
-        "rewards/margins": win - lose,
-        "rewards/accuracies": (win > lose).to(win.dtype),
-        "rewards/ties": (win == lose).to(win.dtype),
-        "logps/chosen": logps_chosen,
-        "logps/rejected": logps_rejected,
-    }
-    if nll_weight == 0:
-        return Terms((loss,), metrics)
-    metrics["nll_loss"] = -outputs.logprobs.detach()[(batch.place == 0)[batch.seq]]
-    return Terms((loss, -nll_weight * outputs.logprobs), metrics)
+
+    needs: ClassVar[frozenset[str]] = REFERENCE
+    wants: ClassVar[frozenset[str]] = NOTHING
+    reductions: ClassVar[tuple[Reduction, ...]] = PAIR_AND_NLL
+
+    name: Literal["r_dpo"] = "r_dpo"
+    beta: float = 0.1
+    alpha: float = 0.01
+    nll_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        positive("beta", self.beta)
+        not_negative("alpha", self.alpha)
+        not_negative("nll_weight", self.nll_weight)
+
+    def __call__(self, outputs: Outputs, batch: Batch) -> Terms:
+        ratios = log_ratios(outputs, batch)
+        loss = rdpo_loss(*ratios, side_lengths(outputs, batch), beta=self.beta, alpha=self.alpha)
+        return preference_terms(loss, ratios, outputs, batch, beta=self.beta, nll_weight=self.nll_weight)
 
 
-def _reductions(nll_weight: float) -> tuple[Reduction, ...]:
-    return (PER_GROUP,) if nll_weight == 0 else (PER_GROUP, CHOSEN_TOKEN_MEAN)
-
-
-def _check(*, nll_weight: float, beta: float = 1.0, tau: float = 1.0) -> None:
-    if beta <= 0:
-        raise ValueError(f"beta must be positive, got {beta}")
-    if tau <= 0:
-        raise ValueError(f"tau must be positive, got {tau}")
-    if nll_weight < 0:
-        raise ValueError(f"nll_weight must not be negative, got {nll_weight}")
+def content_log_ratios(outputs: Outputs, batch: Batch) -> Sides:
+    """Delta of each side over its words alone, nats: tokens whose `content` column is 0 are left out."""
+    ratio = outputs.logprobs - batch.columns["ref_logprobs"]
+    words = torch.where(batch.columns["content"] > 0, ratio, torch.zeros_like(ratio))
+    return pairs(sum_by_sequence(words, batch), batch)

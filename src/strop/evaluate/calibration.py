@@ -1,0 +1,280 @@
+"""How good and how honest a reward model is on held-out comparisons, and how much it likes length.
+
+A reward model says P(first better) = sigmoid(Delta / T), with Delta the difference of its scores.
+Accuracy, expected calibration error, Brier score and negative log-likelihood are means over
+pairs, each with a percentile bootstrap over prompts; the temperature T is fitted on them.
+
+The numbers of one prompt count together as one: a ranking of K weighs as much as a pair.
+
+Left out: reliability diagrams, isotonic calibration.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+
+from strop.evaluate.statistics import CONFIDENCE, Measure, measure
+
+Floats = npt.NDArray[np.float64]
+
+COLDEST, HOTTEST = 0.05, 20.0
+"""A fitted temperature is kept within these: where every pair is right, the likelihood wants 0."""
+NUM_BINS = 15
+NUM_RESAMPLES = 1_000
+"""Resamples of figures that are no means (T, ECE, a slope)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One prompt's completions as a reward model scored them, best first by the label.
+
+    Attributes: lengths: their tokens. probability: of a pair, P(the first is better) by its label.
+    """
+
+    scores: tuple[float, ...]
+    lengths: tuple[int, ...]
+    probability: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Comparisons:
+    """The pairs of all prompts; arrays [n], one entry a pair.
+
+    Attributes:
+        delta: score of the first less that of the second.
+        label: P(the first is better).
+        longer: tokens of the first less those of the second.
+        prompt: whose pair it is, ascending from 0.
+        weight: each prompt's pairs sum to 1.
+    """
+
+    delta: Floats
+    label: Floats
+    longer: Floats
+    prompt: npt.NDArray[np.int64]
+    weight: Floats
+
+    @property
+    def num_prompts(self) -> int:
+        return int(self.prompt[-1]) + 1 if len(self.prompt) else 0
+
+
+def comparisons(scored: Sequence[Scored]) -> Comparisons:
+    """Every pair (i < j) of every prompt with at least two completions."""
+    rows = []
+    for number, one in enumerate(s for s in scored if len(s.scores) > 1):
+        pairs = list(combinations(range(len(one.scores)), 2))
+        for i, j in pairs:
+            apart, longer_by = one.scores[i] - one.scores[j], one.lengths[i] - one.lengths[j]
+            rows.append((apart, one.probability, longer_by, number, 1 / len(pairs)))
+    delta, label, longer, prompt, weight = np.array(rows, np.float64).reshape(-1, 5).T
+    return Comparisons(delta, label, longer, prompt.astype(np.int64), weight)
+
+
+def nll(delta: npt.ArrayLike, label: npt.ArrayLike, temperature: float = 1.0) -> Floats:
+    """-q log sigmoid(Delta / T) - (1 - q) log sigmoid(-Delta / T) of each pair, nats; log 2 at Delta = 0."""
+    x, q = np.asarray(delta, np.float64) / temperature, np.asarray(label, np.float64)
+    out: Floats = q * np.logaddexp(0, -x) + (1 - q) * np.logaddexp(0, x)
+    return out
+
+
+def brier(delta: npt.ArrayLike, label: npt.ArrayLike, temperature: float = 1.0) -> Floats:
+    """(sigmoid(Delta / T) - q)^2 of each pair; Brier 1950."""
+    out: Floats = (_sigmoid(np.asarray(delta, np.float64) / temperature) - np.asarray(label, np.float64)) ** 2
+    return out
+
+
+def fit_temperature(delta: npt.ArrayLike, label: npt.ArrayLike, weight: npt.ArrayLike | None = None) -> float:
+    """The T in [0.05, 20] at which the mean NLL is least; 1 where no T is better than another.
+
+    The NLL is convex in a = 1/T with slope sum(Delta (sigmoid(a Delta) - q)), whose root Newton's steps
+    find, halving the interval where they leave it. Guo et al. 2017, arXiv:1706.04599; on held-out data.
+    """
+    d, q = np.asarray(delta, np.float64), np.asarray(label, np.float64)
+    wd = d if weight is None else d * np.asarray(weight, np.float64)
+    low, high = 1 / HOTTEST, 1 / COLDEST
+    if not np.abs(wd).sum() > 0:
+        return 1.0
+    if (wd * (_sigmoid(high * d) - q)).sum() <= 0:  # sharper would be better still
+        return COLDEST
+    if (wd * (_sigmoid(low * d) - q)).sum() >= 0:
+        return HOTTEST
+    a = 1.0
+    for _ in range(60):
+        p = _sigmoid(a * d)
+        slope, bend = float((wd * (p - q)).sum()), float((wd * d * p * (1 - p)).sum())
+        low, high = (low, a) if slope > 0 else (a, high)
+        guess = a - slope / bend if bend > 0 else math.inf
+        guess = guess if low < guess < high else (low + high) / 2
+        if abs(guess - a) <= 1e-12 * a:
+            break
+        a = guess
+    return 1 / a
+
+
+def ece(
+    delta: npt.ArrayLike, label: npt.ArrayLike, weight: npt.ArrayLike | None = None, *, equal_mass: bool = True
+) -> float:
+    """Expected calibration error of sigmoid(Delta), folded to the predicted side: sum_b n_b/n |acc_b - conf_b|.
+
+    A pair's confidence is max(p, 1 - p), in [0.5, 1]; it is right with the label's probability of the
+    predicted side, one half where Delta = 0. 15 bins of equal mass, or of equal width.
+    Naeini et al. 2015; equal mass: Nixon et al. 2019, arXiv:1904.01685. Finite samples bias it upwards.
+    """
+    d, q = np.asarray(delta, np.float64), np.asarray(label, np.float64)
+    w = np.ones_like(d) if weight is None else np.asarray(weight, np.float64)
+    confidence = _sigmoid(np.abs(d))
+    right = np.where(d > 0, q, np.where(d < 0, 1 - q, 0.5))
+    order = np.argsort(confidence, kind="stable")
+    confidence, right, w = confidence[order], right[order], w[order]
+    if not w.sum() > 0:
+        return math.nan
+    place = (w.cumsum() - w / 2) / w.sum() if equal_mass else 2 * confidence - 1
+    bins = np.minimum((place * NUM_BINS).astype(np.int64), NUM_BINS - 1)
+    gap = np.bincount(bins, w * (right - confidence), NUM_BINS)
+    return float(np.abs(gap).sum() / w.sum())
+
+
+# Length.
+
+
+def length_slope(scored: Sequence[Scored]) -> float:
+    """Score a token: the least-squares slope of scores on lengths, both centred within each prompt.
+
+    Subtracting slope * (length - prompt's mean length) from the scores makes it exactly 0. Nan where
+    no prompt has completions of different lengths.
+    """
+    return _slope(_moments(scored), np.ones(len(scored)))
+
+
+def _moments(scored: Sequence[Scored]) -> Floats:
+    """Each prompt's sum of score times centred length, and of its square, [2, prompts]."""
+    out = np.zeros((2, len(scored)))
+    for place, one in enumerate(scored):
+        n = np.asarray(one.lengths, np.float64)
+        n = n - n.mean()
+        out[:, place] = (n * np.asarray(one.scores, np.float64)).sum(), (n * n).sum()
+    return out
+
+
+def _slope(moments: Floats, times: Floats) -> float:
+    across, along = moments @ times
+    return float(across / along) if along > 0 else math.nan
+
+
+def residual(scores: Sequence[float], lengths: Sequence[int], slope: float) -> list[float]:
+    """One prompt's scores without what their lengths explain: r - slope (|y| - mean |y|)."""
+    mean = math.fsum(lengths) / len(lengths)
+    return [score - slope * (length - mean) for score, length in zip(scores, lengths, strict=True)]
+
+
+def spearman(x: Sequence[float], y: Sequence[float]) -> float:
+    """Rank correlation, ties at their mean rank; nan where one side is constant."""
+    a, b = _ranks(x), _ranks(y)
+    a, b = a - a.mean(), b - b.mean()
+    size = math.sqrt(float((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / size if size > 0 else math.nan
+
+
+def length_measures(scored: Sequence[Scored], *, seed: int = 0) -> dict[str, Measure]:
+    """What a reward model makes of length, within prompts.
+
+    Returns: `len_corr`, Spearman of score and tokens; `len_slope`, score a token; and the accuracy on
+        pairs whose better side is the shorter one, and the longer one.
+    """
+    pairs, moments = comparisons(scored), _moments(scored)
+    figures = {
+        "len_corr": measure([[spearman(s.scores, s.lengths)] for s in scored], share=False, seed=seed),
+        "len_slope": _resampled(lambda times: _slope(moments, times), len(scored), seed),
+    }
+    right = (pairs.delta > 0).astype(np.float64)
+    better_longer = np.where(pairs.label >= 0.5, pairs.longer, -pairs.longer)
+    right = np.where(pairs.label >= 0.5, right, (pairs.delta < 0).astype(np.float64))
+    for name, where in (("shorter", better_longer < 0), ("longer", better_longer > 0)):
+        values = np.where(where, right, math.nan)
+        figures[f"accuracy_chosen_{name}"] = measure(_by_prompt(values, pairs), seed=seed)
+    return figures
+
+
+# All figures.
+
+
+def reward_measures(scored: Sequence[Scored], *, seed: int = 0) -> dict[str, Measure]:
+    """The figures of a reward model on held-out comparisons, as trained (T = 1) and with the fitted T.
+
+    Returns: accuracy (strict), tie_rate, margin, nll, brier, ece, ece_width (bins of equal width),
+        temperature, nll_calibrated and ece_calibrated (at the fitted T, of the same pairs: one number
+        was fitted on them), and those of `length_measures`.
+    """
+    pairs = comparisons(scored)
+    delta, label, weight = pairs.delta, pairs.label, pairs.weight
+    temperature = fit_temperature(delta, label, weight)
+    agreed = np.where(label >= 0.5, delta > 0, delta < 0).astype(np.float64)
+
+    def mean(values: Floats, share: bool | None = None) -> Measure:
+        return measure(_by_prompt(values, pairs), share=share, seed=seed)
+
+    def of(statistic: Callable[[Floats], float]) -> Measure:
+        return _resampled(lambda times: statistic(weight * times[pairs.prompt]), pairs.num_prompts, seed)
+
+    return {
+        "accuracy": mean(agreed),
+        "tie_rate": mean((delta == 0).astype(np.float64)),
+        "margin": mean(np.where(label >= 0.5, delta, -delta), share=False),
+        "nll": mean(nll(delta, label), share=False),
+        "brier": mean(brier(delta, label), share=False),
+        "ece": of(lambda w: ece(delta, label, w)),
+        "ece_width": of(lambda w: ece(delta, label, w, equal_mass=False)),
+        "temperature": of(lambda w: fit_temperature(delta, label, w)),
+        "nll_calibrated": mean(nll(delta, label, temperature), share=False),
+        "ece_calibrated": of(lambda w: ece(delta / temperature, label, w)),
+        **length_measures(scored, seed=seed),
+    }
+
+
+def _by_prompt(values: Floats, pairs: Comparisons) -> list[list[float]]:
+    """Each prompt's numbers of its pairs."""
+    ends = np.searchsorted(pairs.prompt, np.arange(1, pairs.num_prompts))
+    return [part.tolist() for part in np.split(values, ends)] if len(values) else []
+
+
+def _resampled(statistic: Callable[[Floats], float], num_prompts: int, seed: int) -> Measure:
+    """A figure that is no mean, with the percentile interval over resampled prompts, widened to hold it.
+
+    Args: statistic: of how often each prompt counts, [num_prompts].
+    """
+    value = statistic(np.ones(num_prompts))
+    if num_prompts < 2 or math.isnan(value):
+        return Measure(value, None, None, num_prompts)
+    generator = np.random.default_rng(seed)
+    draws = (
+        statistic(
+            np.bincount(generator.integers(0, num_prompts, num_prompts), minlength=num_prompts).astype(np.float64)
+        )
+        for _ in range(NUM_RESAMPLES)
+    )
+    known = [draw for draw in draws if not math.isnan(draw)]
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(known, (tail, 1 - tail))
+    return Measure(value, min(value, float(low)), max(value, float(high)), num_prompts)
+
+
+def _ranks(values: Sequence[float]) -> Floats:
+    """Ranks from 0, equal values at their mean rank."""
+    data = np.asarray(values, np.float64)
+    _, where, counts = np.unique(data, return_inverse=True, return_counts=True)
+    ends = counts.cumsum()
+    ranks: Floats = (ends - (counts + 1) / 2)[where]
+    return ranks
+
+
+def _sigmoid(x: Floats) -> Floats:
+    """1 / (1 + e^-x) without overflow."""
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
