@@ -41,15 +41,16 @@ SHAPES = {
 PAD_ID, UNKNOWN_ID, FIRST_WORD = 0, 1, 2
 
 
-def save_model(shape: Shape, folder: Path, *, stops: bool, seed: int = 0) -> int:
+def save_model(shape: Shape, folder: Path, *, stops: bool, scores: bool = False, seed: int = 0) -> int:
     """Writes a random model and its tokenizer as one folder both sides load; returns its parameters.
 
     Args: stops: whether the stop token is one the model can emit. Where it is not (its id lies
         one past the model's vocabulary), every rollout runs to the length limit on both sides.
+        scores: also write its trunk with a random scalar head, to `scorer_folder(folder)`.
     """
     import torch
     import transformers
-    from transformers import Qwen3Config, Qwen3ForCausalLM
+    from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3ForSequenceClassification
 
     transformers.logging.disable_progress_bar()
     torch.manual_seed(seed)
@@ -72,7 +73,18 @@ def save_model(shape: Shape, folder: Path, *, stops: bool, seed: int = 0) -> int
     model = Qwen3ForCausalLM(config)
     model.save_pretrained(folder)
     _tokenizer(shape, stop_id).save_pretrained(folder)
+    if scores:
+        config.num_labels = 1
+        scorer = Qwen3ForSequenceClassification(config)
+        scorer.model.load_state_dict(model.model.state_dict())
+        scorer.save_pretrained(scorer_folder(folder))
+        _tokenizer(shape, stop_id).save_pretrained(scorer_folder(folder))
     return int(model.num_parameters())
+
+
+def scorer_folder(folder: str | Path) -> Path:
+    """Where the model with a scalar head stands, beside the language model."""
+    return Path(folder).with_name("scorer")
 
 
 def stop_token(shape: Shape, *, stops: bool) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from cells import CELLS, NUM_GENERATIONS, Cell
+from cells import CELLS, UNITS, Cell
 
 COLUMNS = ("best", "default")
 BEGIN, END = "<!-- side_by_side:begin -->", "<!-- side_by_side:end -->"
@@ -60,7 +60,7 @@ def floor_share(side: Mapping[str, Any], result: Mapping[str, Any]) -> float:
 
 def rollout_rate(side: Mapping[str, Any], cell: Cell) -> float:
     """Sampled tokens a second within the rollout; median."""
-    return float(median(cell.groups * NUM_GENERATIONS * cell.response / seconds for seconds in side["rollout_s"]))
+    return float(median(cell.groups * cell.num_completions * cell.response / seconds for seconds in side["rollout_s"]))
 
 
 def line(cell: Cell, column: str, result: Mapping[str, Any]) -> str:
@@ -77,7 +77,7 @@ def line(cell: Cell, column: str, result: Mapping[str, Any]) -> str:
 
 def _side(cell: Cell, side: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     rate = median(t / s for t, s in zip(side["tokens"], side["seconds"], strict=True))
-    rollout = f", rollout {rollout_rate(side, cell):,.0f} tokens/s" if cell.kind == "GRPO" else ""
+    rollout = f", rollout {rollout_rate(side, cell):,.0f} tokens/s" if cell.samples else ""
     return (
         f"{median(side['seconds']):.3f} s/step, {rate:,.0f} tokens/s{rollout}, peak {side['peak_mb']:,.0f} MB "
         f"(loaded {side['loaded_mb']:,.0f}), {floor_share(side, result):.0%} of the floor"
@@ -103,15 +103,14 @@ def _row(cell: Cell, column: str, result: Mapping[str, Any]) -> str:
     asked = memory_asked = ""
     if cell.limit is not None:
         at_best, as_it_comes, memory = cell.limit
-        asked = f"{at_best if column == 'best' else as_it_comes:g}"
-        memory_asked = f"{memory:g}" if column == "best" else ""
+        asked = _number(at_best if column == "best" else as_it_comes)
+        memory_asked = _number(memory if column == "best" else None)
     rollout = ""
-    if cell.kind == "GRPO":
+    if cell.samples:
         rollout = f"{rollout_rate(peer, cell):,.0f}, {rollout_rate(ours, cell):,.0f}"
     rates = [median(t / s for t, s in zip(side["tokens"], side["seconds"], strict=True)) for side in (peer, ours)]
-    unit = {"DPO": "pairs", "GRPO": f"prompts x {NUM_GENERATIONS}", "SFT": "rows"}[cell.kind]
     columns = [
-        f"{cell.name}, {cell.groups} {unit}",
+        f"{cell.name}, {cell.groups} {UNITS.get(cell.kind, 'pairs')}",
         column,
         f"**{ratio:.2f}** ({low:.2f}-{high:.2f})",
         asked,
@@ -125,6 +124,10 @@ def _row(cell: Cell, column: str, result: Mapping[str, Any]) -> str:
         str(len(result["flops"])),
     ]
     return "| " + " | ".join(columns) + " |"
+
+
+def _number(asked: float | None) -> str:
+    return "" if asked is None else f"{asked:g}"
 
 
 def _settings(result: Mapping[str, Any]) -> str:

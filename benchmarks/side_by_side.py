@@ -25,6 +25,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import agreement
 import report
 from cells import CELLS, Cell, cell_named, rows, step_flops
 from models import save_model
@@ -34,6 +35,10 @@ WARM_UP = 2
 """Steps of each side that are not counted."""
 FEWEST = 3
 """Counted steps of each side that a session takes whatever the time limit says."""
+PPO_RELEASE = "trl==1.12.0"
+"""TRL's last release with PPO, under trl.experimental; its cells run it on today's transformers and torch."""
+PPO_FOLDER = HERE.parent / "build" / "trl-ppo"
+"""Where that release is looked for, so that it is no part of the environment."""
 
 
 @dataclass
@@ -51,9 +56,9 @@ class Side:
 class Worker:
     """A side's process, which computes only between a command and its answer."""
 
-    def __init__(self, script: str, arguments: Sequence[str], threads: int, log: Path) -> None:
+    def __init__(self, script: str, arguments: Sequence[str], threads: int, log: Path, path: Path) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-        environment |= {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(HERE.parent / "src")}
+        environment |= {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(path)}
         self._log = log
         command = [sys.executable, str(HERE / script), *arguments]
         with log.open("w") as errors:
@@ -131,32 +136,51 @@ def session(cell: Cell, column: str, num_steps: int, seconds: float, threads: in
     """Both sides' steps in turn, as plain numbers: `peer`, `ours`, `flops`, `flops_per_s`."""
     steps = WARM_UP + num_steps
     with tempfile.TemporaryDirectory() as folder:
-        save_model(cell.shape, Path(folder) / "model", stops=cell.kind != "GRPO")
+        save_model(cell.shape, Path(folder) / "model", stops=not cell.samples, scores=cell.scores)
         arguments = [cell.name, str(Path(folder) / "model"), column, str(steps)]
         workers: list[Worker] = []
         loaded: list[dict[str, Any]] = []
         try:
-            for script in ("trl_side.py", "strop_side.py"):
-                workers.append(Worker(script, arguments, threads, Path(folder) / f"{script}.log"))
+            for script, path in (("trl_side.py", peer_path(cell)), ("strop_side.py", HERE.parent / "src")):
+                workers.append(Worker(script, arguments, threads, Path(folder) / f"{script}.log", path))
                 loaded.append(workers[-1].wait())
             sides = [Side(answer["loaded_mb"], versions=answer["versions"]) for answer in loaded]
-            return alternate(cell, workers, sides, steps, seconds)
+            return alternate(cell, column, workers, sides, steps, seconds)
         finally:
             for worker in workers:
                 worker.kill()
 
 
+def peer_path(cell: Cell) -> Path:
+    """Where the peer's process finds modules before the environment's own.
+
+    Raises: RuntimeError with the command that fetches the release of TRL that has PPO.
+    """
+    if cell.kind != "PPO":
+        return HERE.parent / "src"
+    if not PPO_FOLDER.exists():
+        folder = PPO_FOLDER.relative_to(HERE.parent)
+        raise RuntimeError(f"{cell.name}: first run: python -m pip install --no-deps --target {folder} {PPO_RELEASE}")
+    return PPO_FOLDER
+
+
 def alternate(
-    cell: Cell, workers: Sequence[Worker], sides: Sequence[Side], steps: int, seconds: float
+    cell: Cell, column: str, workers: Sequence[Worker], sides: Sequence[Side], steps: int, seconds: float
 ) -> dict[str, Any]:
-    """Steps of one side and the other in turn, until they are done or the time is up."""
+    """Steps of one side and the other in turn, until they are done or the time is up.
+
+    Raises: RuntimeError if the sides do not compute the same at the first step.
+    """
     rates, began = [], time.monotonic()
+    first: dict[str, list[float]] = {}
     for step in range(steps):
         if step >= WARM_UP + FEWEST and time.monotonic() - began > seconds:
             break
-        for side, worker in zip(sides, workers, strict=True):
-            answer = worker.ask("step")
-            if step >= WARM_UP:
+        answers = [worker.ask("step") for worker in workers]
+        if step == WARM_UP - 1:  # TRL logs a step after it has ended
+            first = agreement.check(cell, column, answers[0]["first"], answers[1]["first"])
+        if step >= WARM_UP:
+            for side, answer in zip(sides, answers, strict=True):
                 for name in ("seconds", "tokens", "rollout_s"):
                     getattr(side, name).append(answer[name])
         rates.append(workers[-1].ask("matmul")["flops_per_s"])
@@ -166,6 +190,7 @@ def alternate(
     return {
         "peer": asdict(sides[0]),
         "ours": asdict(sides[1]),
+        "first_step": first,
         "flops": [step_flops(cell, rows(cell, step)) for step in counted],
         "flops_per_s": median(rates),
     }

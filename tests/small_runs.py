@@ -85,6 +85,36 @@ class Tiny:
             "training": self.training(**training),
         }
 
+    def ppo(self, **training: Any) -> dict[str, Any]:
+        """A PPO stage with a critic of its own, an adaptive KL, two passes and two minibatches."""
+        return {
+            "kind": "ppo",
+            "name": "ppo",
+            "data": self.data("prompts"),
+            "rewards": [{"name": "custom", "function": f"{self.path('rewards.py')}:letters", "label": "letters"}],
+            "reward_clip": None,
+            "passes": 2,
+            "minibatches": 2,
+            "sampling": {"max_completion_length": 12},
+            "kl": {"name": "adaptive", "target": 1.0, "horizon": 100},
+            "optimizer": {"name": "adamw", "lr": 1e-3},
+            "critic_optimizer": {"name": "adamw", "lr": 1e-3},
+            "training": self.training(**training),
+        }
+
+    def stale(self, **training: Any) -> dict[str, Any]:
+        """A stage with all that group methods carry from step to step: a sampler's copy, a moving reference."""
+        return {
+            **self.grpo(**training),
+            "name": "stale",
+            "advantage": {"name": "leave_one_out", "beta": 0.02},
+            "sync_every": 4,
+            "max_staleness": 12,
+            "correction": {"name": "token_tis"},
+            "reset_reference_every": 2,
+            "dynamic_sampling": {"attempts": 2},
+        }
+
     def recipe(self, runs: Path, *stages: dict[str, Any]) -> dict[str, Any]:
         return {
             "name": "tiny",
@@ -141,9 +171,10 @@ def numbers(run: Path) -> list[dict[str, Any]]:
 
 
 def weights(run: Path, stage: str) -> dict[str, bytes]:
-    """Every tensor of a stage's model."""
-    tensors = load_file(run / "stages" / stage / "model" / "model.safetensors")
-    return {name: tensor.tobytes() for name, tensor in tensors.items()}
+    """Every tensor of a stage's model, and of its critic where it has one."""
+    folders = [path for name in ("model", "critic") if (path := run / "stages" / stage / name).is_dir()]
+    files = {folder.name: load_file(folder / "model.safetensors") for folder in folders}
+    return {f"{folder}/{name}": t.tobytes() for folder, tensors in files.items() for name, t in tensors.items()}
 
 
 def summary(run: Path) -> dict[str, Any]:

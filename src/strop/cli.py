@@ -273,9 +273,10 @@ def list_(
     if as_json:
         listed = [_state_json(s) for s in found]
         return _print_json({"recipes": built_in, "runs": listed})
+    width = max(map(len, built_in))
     typer.echo("recipes")
     for name, description in built_in.items():
-        typer.echo(f"  {name:<12} {description}")
+        typer.echo(f"  {name:<{width}} {description}")
     typer.echo(f"runs in {runs}" if found else f"no runs in {runs}")
     for s in found:
         at = f"{s.stage or ''} {s.step}/{s.steps}" if s.steps else s.stage or ""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 from tests.data import conftest as t
 
@@ -279,32 +277,13 @@ def test_labels_become_columns():
     assert out.sequences[0].columns == {"labels": 0.0}
 
 
-STEPS = ("two plus two", "is four", "yes")
-
-
-@pytest.mark.parametrize("conversational", [False, True])
-def test_step_labels_stand_at_the_last_token_of_each_step(conversational):
+def test_steps_make_no_difference():
+    """A solution that a process reward cut in steps is trained on as it stands."""
     chat = Chat(t.bpe(t.CHATML))
-    words = "\n".join(STEPS)
-    completion = Completion((Message("assistant", words),) if conversational else words, steps=STEPS)
-    completion = Completion(completion.content, steps=STEPS, step_labels=(True, None, False))
-    out = encoded(chat, Group((U,) if conversational else "hello", (completion,)))
-    (sequence,) = out.sequences
-    labels = sequence.columns["step_labels"]
-    assert len(labels) == len(sequence.ids)
-    read = {chat.decode(sequence.ids[: k + 1]): x for k, x in enumerate(labels) if not math.isnan(x)}
-    assert read == {STEPS[0]: 1.0, words: 0.0}
-    assert chat.decode(sequence.ids) == words
-
-
-def test_a_solution_is_cut_where_a_step_ends():
-    chat = Chat(t.bpe())
-    group = Group("hello", (Completion("\n".join(STEPS), steps=STEPS, step_labels=(True, True, False)),))
-    whole = encoded(chat, group)
-    (cut,) = encoded(chat, group, whole.num_tokens - 2).sequences
-    assert cut.truncated and chat.decode(cut.ids) == "\n".join(STEPS[:2])
-    assert cut.columns["step_labels"][-1] == 1.0
-    assert chat.encode(group, len(whole.prompt_ids) + 1) == "no labelled step fits in max_length"
+    words = "two plus two\nis four\nyes"
+    whole = Completion((Message("assistant", words),))
+    cut = Completion(whole.content, steps=("two plus two\n", "is four\n", "yes"), step_scores=(0.5, 0.25, 1.0))
+    assert chat.encode(Group((U,), (cut,)), 99) == chat.encode(Group((U,), (whole,)), 99)
 
 
 def test_prompt_only_groups_have_ids_and_no_sequences():
@@ -342,3 +321,36 @@ def test_gsm8k_and_hh_tokens_come_back_as_text(shared):
         for sequence, completion in zip(out.sequences, group.completions, strict=True):
             said = [i for i, on in zip(sequence.ids, sequence.trained, strict=True) if on]
             assert chat.decode(said) == completion.text
+
+
+@pytest.mark.parametrize("template", [t.CHATML, t.MARKED, t.ENDS_TWICE, t.INST, None])
+def test_content_marks_the_words_and_not_the_template_s_tokens(template):
+    chat = Chat(t.bpe(template))
+    (sequence,) = chat.with_content(encoded(chat, dialogue("hello", "yes no", "what", "four"))).sequences
+    content = sequence.columns["content"]
+    assert set(content) == {0.0, 1.0} and len(content) == len(sequence.ids)
+    said = {
+        mark: [chat.tokenizer.decode([i]) for i, c, on in zip(sequence.ids, content, sequence.trained, strict=True)
+               if on and c == mark]
+        for mark in (0.0, 1.0)
+    }  # fmt: skip
+    end = "</s>" if template == t.INST else "<|im_end|>"
+    assert said[0.0] == [end, end]
+    assert "".join(said[1.0]).replace(" ", "") == "yesnofour"
+
+
+def test_content_of_plain_text_leaves_out_the_end_alone():
+    chat = Chat(t.bpe())
+    group = Group("what is ", (Completion("two plus two"), Completion("four", finish="length")))
+    ended, cut = (s.columns["content"] for s in chat.with_content(encoded(chat, group)).sequences)
+    assert ended[-1] == 0.0 and set(ended[:-1]) == {1.0} and set(cut) == {1.0}
+
+
+def test_content_keeps_other_columns_and_counts_an_unknown_word_as_a_word():
+    tokenizer = t.blank_inventing()
+    tokenizer.add_special_tokens({"unk_token": "?"})
+    chat = Chat(tokenizer)
+    group = Group("ab", (Completion("a?b", label=True),))
+    (sequence,) = chat.with_content(encoded(chat, group)).sequences
+    assert sequence.columns["labels"] == 1.0
+    assert sequence.columns["content"] == (1.0,) * (len(sequence.ids) - 1) + (0.0,)

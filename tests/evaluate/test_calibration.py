@@ -17,10 +17,10 @@ from strop.evaluate.calibration import (
     fit_temperature,
     length_slope,
     nll,
-    residual,
     reward_measures,
     spearman,
 )
+from strop.rewards.scale import residual
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:

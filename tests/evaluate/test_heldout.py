@@ -18,7 +18,7 @@ from strop.evaluate.likelihood import Likelihoods, likelihoods
 from strop.evaluate.statistics import bootstrap, wilson
 from strop.model.forward import LanguageModel
 from strop.model.load import load, load_tokenizer
-from strop.objectives import DPO, SFT
+from strop.objectives import DPO, KTO, SFT
 
 Model = tuple[LanguageModel, Chat]
 
@@ -95,11 +95,10 @@ def test_preference_figures_have_wilsons_interval_for_shares_alone(tiny: Any, mo
     assert (margin.value, margin.n) == (pytest.approx(sum(margins) / 6, abs=1e-4), 6)
     assert (margin.low, margin.high) == pytest.approx(bootstrap(margins), abs=1e-4)
     assert figures["eval_rewards/accuracies"] == wilson(6, 6)
-    assert figures["eval_loss"].value == pytest.approx(
-        sum(-math.log(1 / (1 + math.exp(-m))) for m in margins) / 6, abs=1e-4
-    )
     nll = [float(-by_hand(stock, g.prompt_ids, g.sequences[0])[0].mean()) for g in groups]
     assert figures["eval_nll_loss"].value == pytest.approx(sum(nll) / 6, abs=1e-5)
+    pair = sum(-math.log(1 / (1 + math.exp(-m))) for m in margins) / 6
+    assert figures["eval_loss"].value == pytest.approx(pair + 0.2 * sum(nll) / 6, abs=1e-4)
     assert "eval_perplexity" not in figures
 
 
@@ -128,6 +127,22 @@ def test_chosen_tokens_are_counted_to_their_own_rows_even_where_their_number_is_
     rows = objective_rows(model[0], groups, DPO(nll_weight=0.2), 4096, "cpu")["eval_nll_loss"]
     hand = [float(-by_hand(stock, g.prompt_ids, g.sequences[0])[0].mean()) for g in groups]
     assert rows == pytest.approx(hand, abs=1e-5)
+
+
+def test_metrics_of_some_rows_alone_are_counted_to_those_rows(tiny: Any, model: Model, stock: Any) -> None:
+    """KTO's rewards/chosen has entries of desirable rows only; the others have none, and n says so."""
+    groups = []
+    for number, group in enumerate(encoded(tiny, model[1], "sft", 6)):
+        moved = with_reference(stock, group, 0.01 * number)
+        column = {**moved.sequences[0].columns, "labels": float(number % 3 > 0), "kl_baseline": 0.0}
+        groups.append(replace(moved, sequences=(replace(moved.sequences[0], columns=column),)))
+    sizes = [0.1 * 0.01 * k * g.sequences[0].num_trained for k, g in enumerate(groups)]
+    rows = objective_rows(model[0], groups, KTO(), 200, "cpu")
+    for name, labels in (("eval_rewards/chosen", (1, 2, 4, 5)), ("eval_rewards/rejected", (0, 3))):
+        assert [k for k, value in enumerate(rows[name]) if not math.isnan(value)] == list(labels)
+        assert [rows[name][k] for k in labels] == pytest.approx([sizes[k] for k in labels], abs=1e-4)
+    figures = evaluate_objective(model[0], groups, KTO(), 4096, "cpu")
+    assert (figures["eval_rewards/chosen"].n, figures["eval_loss"].n) == (4, 6)
 
 
 def test_likelihoods_are_the_models_own(tiny: Any, model: Model, stock: Any) -> None:

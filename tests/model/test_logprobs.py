@@ -17,11 +17,13 @@ VOCAB, WIDTH = 50, 12
 CHUNK, TILE = 64, 16
 
 
-@pytest.fixture(autouse=True)
-def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiles small enough that these cases cross their borders both ways."""
+@pytest.fixture(autouse=True, params=["kept", "made again"])
+def small_tiles(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Tiles small enough that these cases cross their borders both ways, kept for the backward or not."""
     monkeypatch.setattr(head, "TOKENS", CHUNK)
     monkeypatch.setattr(head, "VOCABULARY", TILE)
+    if request.param == "made again":
+        monkeypatch.setattr(head, "KEPT", 0)
 
 
 def case(num_tokens: int, *, dtype: torch.dtype = torch.float32, scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
@@ -131,12 +133,53 @@ class Largest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_tokens_times_vocabulary_never_exists(dtype: torch.dtype) -> None:
-    """Neither forward nor backward holds more than a tile of logits, whatever the number of tokens."""
+def test_tokens_times_vocabulary_never_exists(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past the limit neither forward nor backward holds more than a tile of logits, whatever the number of tokens."""
     num_tokens = 4 * CHUNK
+    monkeypatch.setattr(head, "KEPT", num_tokens * VOCAB - 1)
     hidden, weight, target = case(num_tokens, dtype=dtype)
     with Largest() as largest:
         logprobs, entropy, _ = token_logprobs(hidden, weight, target, temperature=0.9, stats=True)
         (logprobs.sum() + entropy.sum()).backward()
     assert largest.numel < num_tokens * VOCAB // 4
     assert largest.numel == max(CHUNK * TILE, num_tokens * WIDTH)
+
+
+class Products(TorchDispatchMode):
+    """Where the results of all matrix products stand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: list[int] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if "mm" in str(func):
+            self.places.append(out.data_ptr())
+        return out
+
+
+@pytest.mark.parametrize(("limit", "products"), [(CHUNK * VOCAB, 3), (CHUNK * VOCAB - 1, 4)])
+def test_kept_logits_are_not_made_again(limit: int, products: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(head, "KEPT", limit)
+    with Products() as seen:
+        token_logprobs(*case(CHUNK))[0].sum().backward()
+    assert len(seen.places) == products * -(-VOCAB // TILE)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_nothing_is_kept_where_no_backward_follows(frozen: bool) -> None:
+    hidden, weight, target = case(CHUNK)
+    if frozen:
+        hidden, weight = hidden.detach(), weight.detach()
+    with Products() as seen, torch.set_grad_enabled(frozen):
+        token_logprobs(hidden, weight, target)
+    assert len(set(seen.places)) == 1 < len(seen.places)
+
+
+def test_a_second_backward_gives_the_same() -> None:
+    hidden, weight, target = case(CHUNK + 3)
+    loss = token_logprobs(hidden, weight, target, temperature=0.7)[0].sum()
+    once = torch.autograd.grad(loss, (hidden, weight), retain_graph=True)
+    twice = torch.autograd.grad(loss, (hidden, weight))
+    assert all(torch.equal(a, b) for a, b in zip(once, twice, strict=True))

@@ -162,3 +162,18 @@ def test_the_story_needs_two_evaluations_with_readable_samples(tmp_path: Path) -
     assert story(tmp_path, {"stages": [FIRST, SECOND]}) == [], "no prompt is shared"
     (tmp_path / "stages/eval-dpo/samples.jsonl").write_text("<html>\n")
     assert story(tmp_path, {"stages": [FIRST, SECOND]}) == []
+
+
+def test_stages_that_only_make_rows_tell_of_those_rows() -> None:
+    sample = {"name": "sample", "kind": "sample", "seconds": 5.0, "metrics": {"completions/distinct": figure(0.88)}}
+    score = {
+        "name": "score",
+        "kind": "score",
+        "seconds": 1.0,
+        "metrics": {"score": figure(0.39, 0.36, 0.42, n=96), "unscorable/score": figure(1.0)},
+    }
+    assert ending({"stages": [sample, score]}) == [
+        "",
+        "  sample  completions/distinct 0.88  (n=200)  5 s",
+        "  score   score 0.39 [0.36, 0.42]  (n=96)  1 s",
+    ]

@@ -16,7 +16,7 @@ import pytest
 import strop
 
 STEPS, SAVE_EVERY = 8, 3
-METHODS = ("sft", "dpo", "grpo")
+METHODS = ("sft", "dpo", "grpo", "stale", "ppo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Breaker:
 
     def recipe(self, runs: Path, method: str) -> dict[str, Any]:
         stage = getattr(self.tiny, method)(steps=STEPS, save_every=SAVE_EVERY, eval_every=4)
-        if method == "grpo":
+        if method in ("grpo", "stale", "ppo"):
             stage["eval_data"] = self.tiny.data("test")
             stage["training"]["batch_size"] = 3
         else:

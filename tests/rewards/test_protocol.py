@@ -223,6 +223,8 @@ EXAMPLES: list[dict[str, Any]] = [
     {"name": "overlong", "max_length": 8, "cache": 2},
     {"name": "json_schema", "schema": {"type": "object"}},
     {"name": "custom", "function": "my_rewards.py:polite"},
+    {"name": "process", "path": "prm", "aggregate": "product", "separator": ";"},
+    {"name": "implicit_process", "path": ["trained", "reference"], "beta": 0.1},
 ]
 
 

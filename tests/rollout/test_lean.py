@@ -1,12 +1,14 @@
 """The lean decode step: what it is used for, what it must agree with, and when the modules run."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 import transformers as tf
 from tests.rollout.conftest import CONFIGS, PROMPTS, build, ids, run, worst_error
 
+from strop.model.adapter import LoRA, attach, disabled, layers_of
 from strop.rollout import lean
 
 
@@ -141,3 +143,60 @@ def test_bf16_and_autocast(mixed):
         groups = run(model)
         assert worst_error(model, PROMPTS, groups) < 0.1
     assert verdicts(model) == {torch.bfloat16: True}
+
+
+# Under an adapter.
+
+
+def under_adapter(name, dtype=torch.float32, **settings):
+    """A model whose adapter adds about as much as its weights give, and whose paths were compared when it was fresh."""
+    pytest.importorskip("peft")
+    model = build(name, dtype)
+    attach(model, LoRA(r=4, alpha=8, **settings), seed=0)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        run(model, max_new_tokens=2)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for layer in layers_of(model).values():
+            layer.lora_B["default"].weight.normal_(std=0.2, generator=generator)
+    return model
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_learned_adapter_is_in_the_lean_step(name, monkeypatch):
+    model = under_adapter(name)
+    groups, plain = run(model), through_modules(model, monkeypatch)
+    assert ids(groups) == ids(plain)
+    assert worst_error(model, PROMPTS, groups) < 2e-5
+    assert verdicts(model) == ({} if name == "gemma3" else {torch.float32: True})
+    with disabled(model):
+        base = run(model)
+        assert worst_error(model, PROMPTS, base) < 2e-5
+    assert ids(base) != ids(groups) and ids(run(model)) == ids(groups)
+
+
+def test_an_adapter_of_some_layers_with_biases_in_bf16(monkeypatch):
+    model = under_adapter("qwen2", torch.bfloat16, targets=("q_proj", "down_proj"), use_rslora=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert worst_error(model, PROMPTS, run(model)) < 0.1
+    assert verdicts(model) == {torch.bfloat16: True}
+
+
+def test_dora_is_left_to_the_modules():
+    model = under_adapter("llama", use_dora=True)
+    assert lean.recognise(model, 64) is None and verdicts(model) == {}
+    assert worst_error(model, PROMPTS, run(model)) < 2e-5
+
+
+def test_a_wrong_scale_of_a_fresh_adapter_is_noticed(monkeypatch, caplog):
+    """B is still 0, but it is not while the steps are compared."""
+    model = build("llama")
+    attach(model, LoRA(r=4, alpha=8), seed=0)
+    linear = lean._linear
+    monkeypatch.setattr(lean, "_linear", lambda module, dtype: scaled(linear(module, dtype)))
+    run(model, max_new_tokens=2)
+    assert verdicts(model) == {torch.float32: False} and "off by" in caplog.text
+
+
+def scaled(layer):
+    return replace(layer, up=1.1 * layer.up) if isinstance(layer, lean.Adapted) else layer

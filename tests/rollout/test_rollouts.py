@@ -10,8 +10,9 @@ import pytest
 
 from strop.credit import GroupRelative, LeaveOneOut
 from strop.data.source import rows
-from strop.rollout.rollouts import Rollouts, encode, rollout_metrics
+from strop.rollout.rollouts import Rollouts, rollout_metrics
 from strop.rollout.sampler import Sampled
+from strop.rollout.select import Credited, GroupCredit, encode
 from strop.types import Completion, Group
 
 PROMPTS = [Group(f"q{i}", row={"number": i}, origin=f"file:{i}") for i in range(4)]
@@ -27,7 +28,10 @@ def sampled(*lengths: int, finish: str = "stop") -> list[Sampled]:
 
 
 def source(
-    scores: Sequence[Sequence[float | None]], completions: list[Sampled] | None = None, **settings: object
+    scores: Sequence[Sequence[float | None]],
+    completions: list[Sampled] | None = None,
+    advantage: GroupCredit = LeaveOneOut(),  # noqa: B008
+    **select: bool,
 ) -> Rollouts:
     """Rollouts of four prompts a step whose completions are scored as told, in the order they are asked for."""
 
@@ -41,18 +45,17 @@ def source(
         return replace(completion, rewards={"r": value}, score=value)
 
     made = completions or sampled(*range(2, 2 + len(scores[0])))
-    defaults: dict[str, object] = {
-        "prompts": PROMPTS,
-        "prompt_ids": IDS,
-        "sample": lambda prompts, step, first_index: [made for _ in prompts],
-        "decode": lambda ids: " ".join(map(str, ids)),
-        "score": score,
-        "advantage": LeaveOneOut(),
-        "batch_size": len(scores),
-        "num_generations": len(scores[0]),
-        "seed": 0,
-    }
-    return Rollouts(**{**defaults, **settings})  # type: ignore[arg-type]
+    return Rollouts(
+        prompts=PROMPTS,
+        prompt_ids=IDS,
+        sample=lambda prompts, step, first_index: [made for _ in prompts],
+        decode=lambda ids: " ".join(map(str, ids)),
+        score=score,
+        select=Credited(advantage, **select),
+        batch_size=len(scores),
+        num_generations=len(scores[0]),
+        seed=0,
+    )
 
 
 def advantages(collected: object) -> list[list[float]]:

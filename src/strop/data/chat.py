@@ -22,8 +22,8 @@ A tokenizer without a template gets ChatML; without `<|im_end|>` in its vocabula
 them once, EOS behind the completion and trained. A text without prompt and BOS has its first token
 as prompt, for nothing predicts it.
 
-**Truncation** keeps the start, and what is cut gets no EOS and no end-of-turn token. A solution in
-steps is cut where a step ends; `step_labels` stands at each step's last token and is nan elsewhere.
+**Truncation** keeps the start, and what is cut gets no EOS and no end-of-turn token. Steps that a
+completion is cut in make no difference here; `steps` writes them down for a head that reads their ends.
 
 Left out: tool calls, images, `continue_final_message`.
 """
@@ -37,7 +37,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from strop.data.encoded import EncodedGroup
+from strop.data.encoded import EncodedGroup, EncodedSequence
 from strop.data.pieces import Draft, Piece, assemble, pieces_of, tokenise
 from strop.types import Completion, Content, Group, Message
 
@@ -96,8 +96,10 @@ class Chat:
         special = {t.content for t in added.values() if t.special} | set(map(str, tokenizer.all_special_tokens))
         self._end = _any_of(ends)
         self._control = _any_of(special | ends)
-        ids = [tokenizer.convert_tokens_to_ids(end) for end in ends]
-        self.stop_ids: frozenset[int] = frozenset([int(tokenizer.eos_token_id), *ids])
+        ids = {text: int(tokenizer.convert_tokens_to_ids(text)) for text in special | ends}
+        self.stop_ids: frozenset[int] = frozenset([int(tokenizer.eos_token_id), *(ids[end] for end in ends)])
+        # What no token spells is a word too: the unknown token stands for it.
+        self._control_ids = frozenset(ids.values()) - {tokenizer.unk_token_id} | self.stop_ids
 
     def encode(self, group: Group, max_length: int) -> EncodedGroup | str:
         """The group's ids and masks, or the reason why it is dropped.
@@ -113,6 +115,18 @@ class Chat:
         encoded = iter(tokenise(good, self._pieces))
         return [d if isinstance(d, str) else assemble(d, *next(encoded), max_length) for d in drafts]
 
+    def with_content(self, group: EncodedGroup) -> EncodedGroup:
+        """The group with the column `content`: 0 on control tokens (end of turn, EOS, headers), 1 on all others.
+
+        The words of a turn hold no control token (`encode` drops such rows), so each is the template's.
+        """
+
+        def marked(sequence: EncodedSequence) -> EncodedSequence:
+            content = tuple(float(i not in self._control_ids) for i in sequence.ids)
+            return replace(sequence, columns={**sequence.columns, "content": content})
+
+        return replace(group, sequences=tuple(map(marked, group.sequences)))
+
     def encode_prompt(self, prompt: Content, row: Mapping[str, Any] | None = None) -> tuple[int, ...]:
         """What generation sees: the prompt's ids, with the template's generation prompt behind turns.
 
@@ -126,6 +140,15 @@ class Chat:
         except _Refused as refused:
             raise ValueError(str(refused)) from refused
         return self._pieces.ids([text])[0]
+
+    def encode_texts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Token ids of texts that continue another, each tokenised by itself."""
+        return self._pieces.continuing(texts)
+
+    def control_in(self, text: str) -> str:
+        """The first control token among the words of a text; empty if there is none."""
+        found = self._control.search(text)
+        return found.group() if found else ""
 
     def decode(self, ids: Sequence[int]) -> str:
         """The words of ids, without control tokens and without the token that ends the answer."""
@@ -151,7 +174,7 @@ class Chat:
         assert isinstance(group.prompt, str)
         sequences = []
         for completion in group.completions:
-            pieces = _worded(str(completion.content), completion)
+            pieces = [Piece(str(completion.content), trained=True)]
             ended = str(completion.content).endswith(str(self.tokenizer.eos_token))
             sequences.append(pieces if ended or _is_cut(completion) else [*pieces, self._eos()])
         return _draft_of(group, group.prompt, sequences, bos=True)
@@ -208,7 +231,7 @@ class Chat:
         for start, end in spans:
             if start > at:
                 pieces.append(Piece(whole[at:start], trained=False))
-            pieces += _worded(whole[start:end], completion)
+            pieces.append(Piece(whole[start:end], trained=True))
             at = end
         if _is_cut(completion):
             return [*pieces[:-1], replace(pieces[-1], text=self._end.sub("", pieces[-1].text))]
@@ -341,23 +364,6 @@ def _as_turns(content: Content, role: str) -> Turns:
 
 def _is_cut(completion: Completion) -> bool:
     return completion.finish == "length"
-
-
-def _worded(text: str, completion: Completion) -> list[Piece]:
-    """A trained text as one piece, or cut at the ends of its steps."""
-    if not completion.steps:
-        return [Piece(text, trained=True)]
-    pieces, at = [], 0
-    for step, label in zip(completion.steps, completion.step_labels, strict=True):
-        start = text.find(step, at)
-        if start < 0:
-            raise _Refused("the steps are not found in the rendered completion")
-        if start > at:
-            pieces.append(Piece(text[at:start], trained=True))
-        number = float("nan") if label is None else float(label)
-        at = start + len(step)
-        pieces.append(Piece(step, trained=True, label=number, step_end=True))
-    return [*pieces, Piece(text[at:], trained=True)] if at < len(text) else pieces
 
 
 def _draft_of(group: Group, prompt: str, sequences: Sequence[Sequence[Piece]], *, bos: bool) -> Draft:

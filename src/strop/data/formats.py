@@ -196,7 +196,7 @@ def _shape(
     if kind is None and _are_groups(cells):
         return SHAPES[0]
     usable = [s for s in SHAPES if (s.kind == kind if kind else s.detected) and (s.kind != "groups" or kind)]
-    found = next((s for s in usable if names >= set(s.required)), None)
+    found = next((s for s in usable if names >= set(s.required) and (kind or _looks(s, cells))), None)
     unordered = kind is None and found is not None and found.name == "prompt" and names & {"completions", "responses"}
     if found and not unordered:
         return found
@@ -210,6 +210,10 @@ def _shape(
         if unordered:
             what += "; answers without ranks or scores are a ranking only if kind=ranking says that the best is first"
     raise ValueError(f"{_all(paths)}: {what}; {_has(seen)}; map others with columns: {{our name: the file's}}")
+
+
+def _looks(shape: Shape, cells: Sequence[Mapping[str, Any]]) -> bool:
+    return shape.looks is None or 2 * sum(map(shape.looks, cells)) > len(cells)
 
 
 def _are_groups(cells: Sequence[Mapping[str, Any]]) -> bool:

@@ -16,6 +16,8 @@ from typing import Any
 from strop.data.chat import Chat
 from strop.data.encoded import EncodedGroup, EncodedSequence
 from strop.data.formats import Dataset
+from strop.data.steps import encode_steps
+from strop.data.stepwise import STEP_SEPARATOR
 from strop.types import Completion, Content, Group, content_to_json
 
 _ALL = 10**9
@@ -50,7 +52,7 @@ def inspect(
         "examples": dict(dataset.examples),
     }
     head = dataset.groups[:measured]
-    out |= _in_characters(head) if chat is None else _in_tokens(head, chat, max_length)
+    out |= _in_characters(head) if chat is None else _in_tokens(head, dataset.kind, chat, max_length)
     shown = dataset.groups[:num_rows]
     out["samples"] = [_as_read(g) if chat is None else _sample(g, dataset.kind, chat, max_length) for g in shown]
     return out
@@ -68,10 +70,17 @@ def _characters(content: Content) -> int:
     return len(content) if isinstance(content, str) else sum(len(m.content) for m in content)
 
 
-def _in_tokens(groups: Sequence[Group], chat: Chat, max_length: int) -> dict[str, Any]:
-    whole = [g for g in chat.encode_many(groups, _ALL) if isinstance(g, EncodedGroup)]
+def _encoded(groups: Sequence[Group], kind: str, chat: Chat, max_length: int) -> Sequence[EncodedGroup | str]:
+    """Groups as tokens; solutions in labelled steps as a head at the steps' ends reads them."""
+    if kind.startswith("stepwise"):
+        return encode_steps(groups, chat, separator=STEP_SEPARATOR, max_length=max_length)
+    return chat.encode_many(groups, max_length)
+
+
+def _in_tokens(groups: Sequence[Group], kind: str, chat: Chat, max_length: int) -> dict[str, Any]:
+    whole = [g for g in _encoded(groups, kind, chat, _ALL) if isinstance(g, EncodedGroup)]
     before = Counter(chat.notes)
-    cut = chat.encode_many(groups, max_length)
+    cut = _encoded(groups, kind, chat, max_length)
     kept = [s for g in cut if isinstance(g, EncodedGroup) for s in g.sequences]
     lengths = {
         "prompt": percentiles(len(g.prompt_ids) for g in whole),
@@ -105,11 +114,11 @@ def _as_read(group: Group) -> dict[str, Any]:
 
 def _sample(group: Group, kind: str, chat: Chat, max_length: int) -> dict[str, Any]:
     """A group's tokens, each with its id, its text and whether it is trained; or why it would be dropped."""
-    encoded = chat.encode(group, max_length)
+    (encoded,) = _encoded([group], kind, chat, max_length)
     if isinstance(encoded, str):
         return {**_as_read(group), "unusable": encoded}
     prompt = _tokens(chat, encoded.prompt_ids, [False] * len(encoded.prompt_ids))
-    sides = zip(group.completions, encoded.sequences, strict=True)
+    sides = zip(group.completions, encoded.sequences, strict=False)  # solutions without a label that fits are left out
     completions = [_side(chat, kind, k, completion, sequence) for k, (completion, sequence) in enumerate(sides)]
     return {"origin": group.origin, "prompt": prompt, "completions": completions}
 

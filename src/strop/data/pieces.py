@@ -6,7 +6,6 @@ what generation would see, whatever follows. Pieces of many groups go through th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,17 +17,11 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of text under one mask value; `ids` where the token is known beforehand.
-
-    Attributes: label: of the step that ends with this piece; nan where none does.
-        step_end: a step ends here, labelled or not, so a truncated sequence may end here.
-    """
+    """A stretch of text under one mask value; `ids` where the token is known beforehand."""
 
     text: str
     trained: bool
     ids: Ids | None = None
-    label: float = math.nan
-    step_end: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +144,6 @@ def assemble(draft: Draft, prompt_ids: Ids, pieces_ids: Sequence[Sequence[Ids]],
 
 
 def _fault(sequence: EncodedSequence) -> str:
-    labels = sequence.columns.get("step_labels")
-    if isinstance(labels, tuple) and all(math.isnan(label) for label in labels):
-        return "no labelled step fits in max_length"
     if not any(sequence.trained):
         return "no trained token fits in max_length" if sequence.truncated else "no trained token"
     return ""
@@ -162,22 +152,7 @@ def _fault(sequence: EncodedSequence) -> str:
 def _sequence(
     pieces: Sequence[Piece], pieces_ids: Sequence[Ids], room: int, columns: Mapping[str, float], cut: bool
 ) -> EncodedSequence:
-    """The start of a sequence that fits in `room` tokens; a solution in steps is cut where a step ends."""
-    ids: list[int] = []
-    trained: list[bool] = []
-    labels: list[float] = []
-    ends = []
-    for piece, piece_ids in zip(pieces, pieces_ids, strict=True):
-        ids += piece_ids
-        trained += [piece.trained] * len(piece_ids)
-        labels += [math.nan] * len(piece_ids)
-        if piece.step_end and piece_ids:
-            labels[-1] = piece.label
-            ends.append(len(ids))
-    found: dict[str, float | tuple[float, ...]] = dict(columns)
-    truncated = len(ids) > room
-    if truncated and ends:
-        room = max((end for end in ends if end <= room), default=0)
-    if ends:
-        found["step_labels"] = tuple(labels[:room])
-    return EncodedSequence(tuple(ids[:room]), tuple(trained[:room]), found, cut or truncated)
+    """The start of a sequence that fits in `room` tokens."""
+    ids = [i for piece_ids in pieces_ids for i in piece_ids]
+    trained = [piece.trained for piece, piece_ids in zip(pieces, pieces_ids, strict=True) for _ in piece_ids]
+    return EncodedSequence(tuple(ids[:room]), tuple(trained[:room]), columns, cut or len(ids) > room)

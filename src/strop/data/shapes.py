@@ -3,7 +3,7 @@ r"""The row shapes that are read, one parser each: a row's cells become one grou
 | shape | columns | kind |
 |---|---|---|
 | groups | prompt, completions (objects with `content`) | groups |
-| stepwise | prompt, completions, labels (or error_steps, counted from 1) | stepwise |
+| stepwise | prompt, completions, labels (or error_steps); PRM800K, Math-Shepherd, PRMBench | stepwise |
 | ranking | prompt, completions or responses, ranks or scores | ranking |
 | preference | chosen, rejected, maybe prompt | preference |
 | unpaired | prompt, completion, label | unpaired_preference |
@@ -27,10 +27,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from strop.data.stepwise import NEUTRAL_IS_RIGHT, math_shepherd, prm800k, prmbench, rated, stepwise, tagged
 from strop.data.turns import (
     BadRow,
     boolean,
     checked_dialogue,
+    checked_prompt,
     content,
     dialogue,
     listed,
@@ -42,7 +44,6 @@ from strop.data.turns import (
 )
 from strop.types import Completion, Content, Group, Message, group_from_json
 
-STEP_SEPARATOR = "\n"
 Cells = Mapping[str, Any]
 Turns = tuple[Message, ...]
 
@@ -55,6 +56,7 @@ class Shape:
         required, optional: column names; those read are not repeated in a group's `row`,
         kept: except these, which rewards read.
         detected: found by its columns alone, not only when its kind is asked for.
+        looks: what most rows must look like besides, where other data sets have the same columns.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Shape:
     optional: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     detected: bool = True
+    looks: Callable[[Cells], bool] | None = None
 
 
 def _groups(cells: Cells) -> list[Group]:
@@ -92,7 +95,7 @@ def _whole_dialogue(found: tuple[Message, ...]) -> Group:
 
 
 def _prompt(cells: Cells) -> list[Group]:
-    return [Group(_checked_prompt(_asked(cells["prompt"], "prompt")))]
+    return [Group(checked_prompt(_asked(cells["prompt"], "prompt")))]
 
 
 def _messages_prompt(cells: Cells) -> list[Group]:
@@ -100,7 +103,7 @@ def _messages_prompt(cells: Cells) -> list[Group]:
     found = turns(cells["messages"], "messages")
     if found and found[-1].role == "assistant":
         found = found[:-1]
-    return [Group(_checked_prompt(found))]
+    return [Group(checked_prompt(found))]
 
 
 def _instruction_only(cells: Cells) -> list[Group]:
@@ -181,34 +184,6 @@ def _implicit(sides: list[Content]) -> Group:
     return Group(texts[0][:cut], tuple(Completion(side[cut:]) for side in texts))
 
 
-def _stepwise(cells: Cells) -> list[Group]:
-    prompt = _checked_prompt(content(cells["prompt"], "prompt"))
-    steps = tuple(text(step, "step") for step in listed(cells["completions"], "completions"))
-    if not steps:
-        raise BadRow("empty completions")
-    labels = _step_labels(cells, len(steps))
-    if len(labels) != len(steps):
-        raise BadRow("steps and labels differ in number", f"{len(steps)} steps, {len(labels)} labels")
-    whole: Content = STEP_SEPARATOR.join(steps)
-    if not isinstance(prompt, str):
-        whole = (Message("assistant", STEP_SEPARATOR.join(steps)),)
-    return [Group(prompt, (Completion(whole, steps=steps, step_labels=labels),))]
-
-
-def _step_labels(cells: Cells, num_steps: int) -> tuple[bool | None, ...]:
-    if cells.get("labels") is None and "error_steps" in cells:
-        wrong = listed(cells["error_steps"], "error_steps")
-        outside = [w for w in wrong if not isinstance(w, int) or not 1 <= w <= num_steps]
-        if outside:
-            raise BadRow("error step out of range", f"{outside[0]!r} of {num_steps} steps, counted from 1")
-        return tuple(k not in wrong for k in range(1, num_steps + 1))
-    labels = listed(cells.get("labels"), "labels")
-    found = tuple(None if label is None else boolean(label, "label") for label in labels)
-    if not any(label is not None for label in found):
-        raise BadRow("null label", "no step is labelled")
-    return found
-
-
 def _ranking(answers: str, order: str) -> Callable[[Cells], list[Group]]:
     """A parser of rankings: answers in the column `answers`, ordered by `ranks` (1 is best) or `scores`."""
 
@@ -256,27 +231,16 @@ def _answer(value: Any, name: str) -> Content:
     return found
 
 
-def _checked_prompt(prompt: Content) -> Content:
-    if not prompt or (isinstance(prompt, str) and not prompt.strip()):
-        raise BadRow("empty prompt")
-    if isinstance(prompt, tuple):
-        if prompt[-1].role == "assistant":
-            raise BadRow("prompt ends with an assistant turn")
-        if not any(m.content.strip() for m in prompt):
-            raise BadRow("empty prompt")
-    return prompt
-
-
 def _group(prompt: Content, answers: Sequence[Content]) -> Group:
     """A prompt and its completions, all texts or all turns, checked."""
     if isinstance(prompt, str) and all(isinstance(a, str) for a in answers):
         if any(not str(a).strip() for a in answers):
             raise BadRow("empty completion")
-        return Group(_checked_prompt(prompt), tuple(Completion(a) for a in answers))
+        return Group(checked_prompt(prompt), tuple(Completion(a) for a in answers))
     asked = (Message("user", prompt),) if isinstance(prompt, str) else prompt
     sides = [(Message("assistant", a),) if isinstance(a, str) else a for a in answers]
     asked, sides = _opened(asked, sides)
-    _checked_prompt(asked)
+    checked_prompt(asked)
     return Group(asked, tuple(Completion(checked_dialogue(side)) for side in sides))
 
 
@@ -299,8 +263,19 @@ def _opened(prompt: Turns, sides: list[Turns]) -> tuple[Turns, list[Turns]]:
 
 SHAPES: tuple[Shape, ...] = (
     Shape("groups", "groups", ("prompt", "completions"), _groups, ("row", "origin", "prompt_ids")),
-    Shape("stepwise", "stepwise", ("prompt", "completions", "labels"), _stepwise),
-    Shape("stepwise with error steps", "stepwise", ("prompt", "completions", "error_steps"), _stepwise),
+    Shape("stepwise", "stepwise", ("prompt", "completions", "labels"), stepwise),
+    Shape("stepwise with error steps", "stepwise", ("prompt", "completions", "error_steps"), stepwise),
+    Shape("PRMBench", "stepwise", ("question", "modified_process", "error_steps"), prmbench),
+    Shape("Math-Shepherd", "stepwise", ("input", "label"), math_shepherd, looks=tagged),
+    Shape("PRM800K", "stepwise", ("question", "label"), prm800k(NEUTRAL_IS_RIGHT), kept=("question",), looks=rated),
+    Shape(
+        "PRM800K, neutral is wrong",
+        "stepwise_strict",
+        ("question", "label"),
+        prm800k(not NEUTRAL_IS_RIGHT),
+        kept=("question",),
+        detected=False,
+    ),
     *(
         Shape(f"ranking by {order}", "ranking", ("prompt", answers, order), _ranking(answers, order))
         for answers in ("completions", "responses")

@@ -148,6 +148,18 @@ def checked_dialogue(found: tuple[Message, ...]) -> tuple[Message, ...]:
     return found
 
 
+def checked_prompt(prompt: Content) -> Content:
+    """A prompt with something in it that an answer may follow."""
+    if not prompt or (isinstance(prompt, str) and not prompt.strip()):
+        raise BadRow("empty prompt")
+    if isinstance(prompt, tuple):
+        if prompt[-1].role == "assistant":
+            raise BadRow("prompt ends with an assistant turn")
+        if not any(m.content.strip() for m in prompt):
+            raise BadRow("empty prompt")
+    return prompt
+
+
 def _message(turn: Any, name: str) -> Message:
     if not isinstance(turn, Mapping) or not isinstance(turn.get("role"), str):
         raise BadRow(f"wrong type of {name}", "a message needs a text 'role' and a text 'content'")

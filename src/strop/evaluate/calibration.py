@@ -147,8 +147,8 @@ def ece(
 def length_slope(scored: Sequence[Scored]) -> float:
     """Score a token: the least-squares slope of scores on lengths, both centred within each prompt.
 
-    Subtracting slope * (length - prompt's mean length) from the scores makes it exactly 0. Nan where
-    no prompt has completions of different lengths.
+    Subtracting slope * (length - prompt's mean length) from the scores makes it exactly 0
+    (`rewards.scale.residual`). Nan where no prompt has completions of different lengths.
     """
     return _slope(_moments(scored), np.ones(len(scored)))
 
@@ -168,12 +168,6 @@ def _slope(moments: Floats, times: Floats) -> float:
     return float(across / along) if along > 0 else math.nan
 
 
-def residual(scores: Sequence[float], lengths: Sequence[int], slope: float) -> list[float]:
-    """One prompt's scores without what their lengths explain: r - slope (|y| - mean |y|)."""
-    mean = math.fsum(lengths) / len(lengths)
-    return [score - slope * (length - mean) for score, length in zip(scores, lengths, strict=True)]
-
-
 def spearman(x: Sequence[float], y: Sequence[float]) -> float:
     """Rank correlation, ties at their mean rank; nan where one side is constant."""
     a, b = _ranks(x), _ranks(y)
@@ -191,7 +185,7 @@ def length_measures(scored: Sequence[Scored], *, seed: int = 0) -> dict[str, Mea
     pairs, moments = comparisons(scored), _moments(scored)
     figures = {
         "len_corr": measure([[spearman(s.scores, s.lengths)] for s in scored], share=False, seed=seed),
-        "len_slope": _resampled(lambda times: _slope(moments, times), len(scored), seed),
+        "len_slope": resampled(lambda times: _slope(moments, times), len(scored), seed),
     }
     right = (pairs.delta > 0).astype(np.float64)
     better_longer = np.where(pairs.label >= 0.5, pairs.longer, -pairs.longer)
@@ -221,7 +215,7 @@ def reward_measures(scored: Sequence[Scored], *, seed: int = 0) -> dict[str, Mea
         return measure(_by_prompt(values, pairs), share=share, seed=seed)
 
     def of(statistic: Callable[[Floats], float]) -> Measure:
-        return _resampled(lambda times: statistic(weight * times[pairs.prompt]), pairs.num_prompts, seed)
+        return resampled(lambda times: statistic(weight * times[pairs.prompt]), pairs.num_prompts, seed)
 
     return {
         "accuracy": mean(agreed),
@@ -244,7 +238,7 @@ def _by_prompt(values: Floats, pairs: Comparisons) -> list[list[float]]:
     return [part.tolist() for part in np.split(values, ends)] if len(values) else []
 
 
-def _resampled(statistic: Callable[[Floats], float], num_prompts: int, seed: int) -> Measure:
+def resampled(statistic: Callable[[Floats], float], num_prompts: int, seed: int) -> Measure:
     """A figure that is no mean, with the percentile interval over resampled prompts, widened to hold it.
 
     Args: statistic: of how often each prompt counts, [num_prompts].

@@ -72,8 +72,12 @@ def write_groups(path: Path, groups: Sequence[Group]) -> None:
     with path.open("w", encoding="utf-8") as file:
         for group in groups:
             bare = tuple(replace(c, token_ids=None, logprobs=None) for c in group.completions)
-            row = group_to_json(replace(group, completions=bare, prompt_ids=None))
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(as_line(replace(group, completions=bare, prompt_ids=None)))
+
+
+def as_line(group: Group) -> str:
+    """A group as one line of JSONL."""
+    return json.dumps(group_to_json(group), ensure_ascii=False) + "\n"
 
 
 def evaluate_samples(

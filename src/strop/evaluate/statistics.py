@@ -182,7 +182,18 @@ def majority(answers: Sequence[str | None], correct: Sequence[Value]) -> float:
     Ties split: two leading answers of which one is correct give a half. None (no answer found) never
     wins. Where samples with one answer were judged differently, their mean counts.
     """
-    return _mean_majority(answers, correct, np.arange(len(answers))[None])
+    return weighted_vote(answers, [1.0] * len(answers), correct)
+
+
+def weighted_vote(answers: Sequence[str | None], weights: Sequence[float], correct: Sequence[Value]) -> float:
+    """`majority` with a weight for each voice: the answer with the largest sum of weights wins, if it is not 0.
+
+    Raises: ValueError for a negative weight. Li et al. 2023, arXiv:2206.02336 (a verifier's scores as weights).
+    """
+    _check(
+        all(weight >= 0 for weight in weights), f"a vote's weights must not be negative, got {min(weights, default=0)}"
+    )
+    return _mean_vote(answers, weights, correct, np.arange(len(answers))[None])
 
 
 def measure_majority(
@@ -201,14 +212,40 @@ def measure_majority(
     Raises: ValueError if answers and judgements differ in number, a judgement is neither 0 nor 1, or k is below 1.
     Wang et al. 2022, arXiv:2203.11171 (self-consistency).
     """
+    return measure_vote(
+        answers_by_prompt, [[1.0] * len(row) for row in answers_by_prompt], correct_by_prompt, k, seed=seed
+    )
+
+
+def measure_vote(
+    answers_by_prompt: Sequence[Sequence[str | None]],
+    weights_by_prompt: Sequence[Sequence[Value]],
+    correct_by_prompt: Sequence[Sequence[Value]],
+    k: int,
+    *,
+    seed: int = 0,
+) -> Measure:
+    """`measure_majority` with a weight for each voice; a sample whose weight is unscorable is left out, too.
+
+    Raises: as `measure_majority`; ValueError for a negative weight.
+    """
     _check(k >= 1, f"k is {k}; maj@k needs at least 1")
     scores = []
-    for index, (answers, correct) in enumerate(zip(answers_by_prompt, correct_by_prompt, strict=True)):
+    rows = zip(answers_by_prompt, weights_by_prompt, correct_by_prompt, strict=True)
+    for index, (answers, weights, correct) in enumerate(rows):
         _check(len(answers) == len(correct), f"prompt {index} has {len(answers)} answers and {len(correct)} judgements")
-        pairs = [(a, c) for a, c in zip(answers, correct, strict=True) if a is None or len(_correct([c]))]
-        if len(pairs) >= k:
-            choices = _choices(len(pairs), k, np.random.default_rng((seed, index)))
-            scores.append(_mean_majority([a for a, _ in pairs], [c for _, c in pairs], choices))
+        voices = [
+            (a, float(w), c)
+            for a, w, c in zip(answers, weights, correct, strict=True)
+            if w is not None and (a is None or len(_correct([c])))
+        ]
+        _check(
+            all(w >= 0 for _, w, _ in voices), f"prompt {index} has a negative weight; a vote needs weights from 0 on"
+        )
+        if len(voices) >= k:
+            choices = _choices(len(voices), k, np.random.default_rng((seed, index)))
+            named, weighed, judged = zip(*voices, strict=True)
+            scores.append(_mean_vote(named, weighed, judged, choices))
     return _summary(np.array(scores), len(scores), seed, binary=True)
 
 
@@ -219,8 +256,16 @@ def _choices(n: int, k: int, generator: np.random.Generator) -> npt.NDArray[np.i
     return np.argsort(generator.random((NUM_VOTES, n)), axis=1)[:, :k]
 
 
-def _mean_majority(answers: Sequence[str | None], correct: Sequence[Value], choices: npt.NDArray[np.int64]) -> float:
-    """`majority` of each choice of samples, [choices, k], averaged; every answer is judged."""
+def _mean_vote(
+    answers: Sequence[str | None],
+    weights: Sequence[float],
+    correct: Sequence[Value],
+    choices: npt.NDArray[np.int64],
+) -> float:
+    """`weighted_vote` of each choice of samples, [choices, k], averaged; every answer is judged.
+
+    Where samples with one answer were judged differently, their mean counts, whatever their weights.
+    """
     names = sorted({a for a in answers if a is not None})
     if not names:
         return 0.0
@@ -228,7 +273,8 @@ def _mean_majority(answers: Sequence[str | None], correct: Sequence[Value], choi
     assert all(c is not None for a, c in zip(answers, correct, strict=True) if a is not None)
     right = given * np.array([float(c or 0) for c in correct])[:, None]
     counts, rights = given[choices].sum(1), right[choices].sum(1)  # [choices, answers]
-    leads = (counts == counts.max(1, keepdims=True)) & (counts > 0)
+    votes = (given * np.asarray(weights, np.float64)[:, None])[choices].sum(1)
+    leads = (votes == votes.max(1, keepdims=True)) & (votes > 0)
     shares = np.where(leads, rights / np.maximum(counts, 1), 0.0).sum(1) / np.maximum(leads.sum(1), 1)
     return float(shares.mean())
 

@@ -10,18 +10,25 @@ dropout (log-probs of two forwards are compared).
 
 from __future__ import annotations
 
+import importlib.util
+import json
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from strop.lazy import lazy_module
 
 if TYPE_CHECKING:
     import torch
+
+    from strop.batch import Batch, Outputs
+    from strop.model.forward import LanguageModel
 else:
     torch = lazy_module("torch")
 
+CONFIG = "adapter_config.json"
 NAME = "default"
 """What peft calls the one adapter of a module."""
 SHAKE = 0.5
@@ -74,6 +81,35 @@ class LoRA:
         )
 
 
+def is_adapter(path: str) -> bool:
+    """Whether a folder holds an adapter and no model of its own."""
+    folder = Path(path)
+    return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
+
+
+def base_of(path: str) -> str:
+    """The model that an adapter's folder belongs to; any other path or name is its own.
+
+    Raises: ValueError if the folder's config cannot be read or names none.
+    """
+    return str(read_config(path)["base_model_name_or_path"]) if is_adapter(path) else path
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """An adapter's own settings, as peft writes them.
+
+    Raises: ValueError if they cannot be read or name no base model.
+    """
+    file = Path(path) / CONFIG
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
+    if not found.get("base_model_name_or_path"):
+        raise ValueError(f"{file} names no base model; write it under base_model_name_or_path")
+    return found
+
+
 def require(settings: LoRA, device: str) -> None:
     """Refuse what cannot be trained here, before anything is loaded.
 
@@ -86,12 +122,10 @@ def require(settings: LoRA, device: str) -> None:
         device.startswith("cuda"),
         f"adapter.quantize={settings.quantize} needs a GPU (device is {device}); set adapter.quantize=null",
     )
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError as error:
-        raise ValueError(
-            f"adapter.quantize={settings.quantize} needs bitsandbytes: pip install 'strop[qlora]'"
-        ) from error
+    _check(
+        importlib.util.find_spec("bitsandbytes") is not None,
+        f"adapter.quantize={settings.quantize} needs bitsandbytes: pip install 'strop[qlora]'",
+    )
 
 
 def peft() -> Any:
@@ -120,7 +154,7 @@ def attach(module: Any, settings: LoRA, seed: int, heads: Collection[str] = ()) 
     kinds = {type(module.get_submodule(name)).__name__ for name in targets}
     config = library.LoraConfig(
         r=settings.r,
-        lora_alpha=settings.alpha,
+        lora_alpha=int(settings.alpha) if settings.alpha == int(settings.alpha) else settings.alpha,
         target_modules=_shortest(module, targets),
         lora_dropout=0.0,
         use_dora=settings.use_dora,
@@ -142,8 +176,11 @@ def inject(module: Any, config: Any, heads: Collection[str]) -> None:
     """Put in the layers that a peft config describes; they and the heads train, nothing else."""
     with torch.random.fork_rng(devices=[]):
         peft().inject_adapter_in_model(config, module, adapter_name=NAME)
+    for parameter in module.parameters():
+        if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
+            parameter.data = parameter.data.float()  # steps are smaller than what 16 bits can add
     for name in heads:
-        module.get_submodule(name).requires_grad_(True)
+        module.get_submodule(name).requires_grad_(True).float()
 
 
 def layers_of(module: Any) -> dict[str, Any]:
@@ -201,6 +238,54 @@ def disabled(module: Any) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.enable_adapters(True)
+
+
+@dataclass(frozen=True, slots=True)
+class WithoutAdapter:
+    """A policy's base model, to be asked as a model of its own: the policy with its adapter switched off."""
+
+    policy: LanguageModel
+
+    @property
+    def module(self) -> Any:
+        return self.policy.module
+
+    @property
+    def device(self) -> str:
+        return self.policy.device
+
+    @property
+    def precision(self) -> torch.dtype:
+        return self.policy.precision
+
+    @property
+    def precision_name(self) -> str:
+        """The policy's, and what the frozen weights are where that is not fp32, since other bits come of it."""
+        module = self.policy.module
+        if getattr(module, "is_quantized", False):
+            return f"{self.policy.precision_name}-nf4"
+        return self.policy.precision_name + ("" if module.dtype == torch.float32 else "-weights")
+
+    @property
+    def path(self) -> Literal["packed", "padded"]:
+        return self.policy.path
+
+    @property
+    def tail(self) -> torch.nn.Module | None:
+        return self.policy.tail
+
+    def autocasting(self) -> AbstractContextManager[None]:
+        return self.policy.autocasting()
+
+    def __call__(self, batch: Batch, *, temperature: float = 1.0, wants: Collection[str] = ()) -> Outputs:
+        with disabled(self.policy.module):
+            return self.policy(batch, temperature=temperature, wants=wants)
+
+
+def base_tensors(module: Any) -> dict[str, torch.Tensor]:
+    """The state of the base model under its own names, without the adapter's."""
+    plain = {name: t for name, t in module.state_dict().items() if ".lora_" not in name}
+    return {name.replace(".base_layer.", "."): t for name, t in plain.items()}
 
 
 @contextmanager

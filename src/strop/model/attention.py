@@ -4,6 +4,8 @@ Each token attends to its own segment causally and to every ancestor segment in 
 that stands once in the row serves all its completions. With segments in depth-first order this is
 one rule: token j is seen by the tokens i with j <= i < seen_until[j].
 
+In the last layer only some rows are read (`model/tail.py`); the cascade makes only those.
+
 Three realisations, chosen by device and by what a layer asks for:
 - cascade (CPU): a causal flash call for a segment and the first children below it, one non-causal
   call of its other descendants' queries over its keys, merged by log-sum-exp; the backward calls the flash backward
@@ -20,7 +22,8 @@ these take the padded path.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +33,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from strop.batch import Layout
+from strop.model.tail import rows_read
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -118,6 +122,27 @@ def _blocks(start: int, end: int) -> list[tuple[int, int]]:
     return list(zip(edges[:-1], edges[1:], strict=True))
 
 
+def reading(plan: Plan, rows: Sequence[int]) -> tuple[Piece, ...]:
+    """The pieces that give these rows, ascending: those of the plan with fewer queries; causal ones first.
+
+    A row's output and log-sum-exp are those of all its pieces merged, as in the plan.
+    """
+    own: list[Piece] = []
+    over: list[Piece] = []
+    for p in (*plan.own, *plan.over):
+        first, last = bisect_left(rows, p.q0), bisect_left(rows, p.q1)
+        if first == last:
+            continue
+        start, end = rows[first], rows[last - 1] + 1
+        if not p.causal:
+            over.append(Piece(start, end, p.k0, p.k1))
+        elif end - start == 1:
+            over.append(Piece(start, end, p.k0, end))
+        else:  # with what is unread before the first: a call of its own costs as much as it saves
+            own.append(Piece(p.q0, end, p.k0, end))
+    return (*own, *over)
+
+
 def attend(
     module: torch.nn.Module,
     query: Tensor,
@@ -147,7 +172,12 @@ def attend(
         return _flex(query, key, value, strop_plan, scale, window), None
     if window is not None or not cascade_works():
         return _masked(query, key, value, strop_plan, scale, window), None
-    out: Tensor = _Cascade.apply(query, key, value, strop_plan, scale)
+    rows = rows_read(module)
+    out: Tensor
+    if rows is None:
+        out = _Cascade.apply(query, key, value, strop_plan, scale)
+    else:
+        out = _CascadeOfSome.apply(query, key, value, reading(strop_plan, rows.tolist()), scale)
     return out, None
 
 
@@ -204,6 +234,59 @@ class _Cascade(torch.autograd.Function):
             gq[:, :, rows] += dq.view(num_kv, repeat, -1, width)
             gk[:, columns] += dk[:, 0]
             gv[:, columns] += dv[:, 0]
+        return grad_query.transpose(1, 2), grad_key.transpose(1, 2), grad_value.transpose(1, 2), None, None
+
+
+class _CascadeOfSome(torch.autograd.Function):
+    """The same for pieces that do not cover all queries: the other rows of the result are zero."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, pieces: tuple[Piece, ...], scale: float
+    ) -> Tensor:
+        q, k, v = _by_kv_head(query, key, value)
+        num_kv, repeat, length, width = q.shape
+        result = query.new_zeros(1, length, num_kv * repeat, width)
+        out = _heads(result, num_kv)
+        lse = torch.full((num_kv, repeat, length), -torch.inf)
+        for p in pieces:
+            rows, columns = slice(p.q0, p.q1), slice(p.k0, p.k1)
+            if p.causal:
+                out[:, :, rows], lse[:, :, rows] = _flash(
+                    q[:, :, rows], k[:, :, columns], v[:, :, columns], 0.0, True, scale=scale
+                )
+                continue
+            part, part_lse = _flash(_fold(q[:, :, rows]), k[:, :1, columns], v[:, :1, columns], 0.0, False, scale=scale)
+            _merge(out[:, :, rows], lse[:, :, rows], part, part_lse)
+        ctx.save_for_backward(query, key, value, result, lse)
+        ctx.pieces, ctx.scale = pieces, scale
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        query, key, value, result, lse = ctx.saved_tensors
+        q, k, v = _by_kv_head(query, key, value)
+        num_kv, repeat, length, width = q.shape
+        out, grad_out = _heads(result, num_kv), _heads(grad.contiguous(), num_kv)
+        grad_query = query.new_zeros(1, length, num_kv * repeat, width)
+        grad_key = key.new_zeros(1, length, num_kv, width)
+        grad_value = value.new_zeros(1, length, num_kv, width)
+        gq = _heads(grad_query, num_kv)
+        gk, gv = grad_key[0].transpose(0, 1), grad_value[0].transpose(0, 1)
+        for p in ctx.pieces:
+            rows, columns = slice(p.q0, p.q1), slice(p.k0, p.k1)
+            given = grad_out[:, :, rows], q[:, :, rows], k[:, :, columns], v[:, :, columns], out[:, :, rows]
+            if p.causal:
+                dq, dk, dv = _flash_backward(*given, lse[:, :, rows], 0.0, True, scale=ctx.scale)
+            else:
+                g, a, b, c, o = given
+                dq, dk, dv = _flash_backward(
+                    _fold(g), _fold(a), b[:, :1], c[:, :1], _fold(o), lse[:, :, rows].reshape(num_kv, 1, -1),
+                    0.0, False, scale=ctx.scale,
+                )  # fmt: skip
+            gq[:, :, rows] += dq.view(num_kv, repeat, -1, width)
+            gk[:, columns] += dk.sum(1)
+            gv[:, columns] += dv.sum(1)
         return grad_query.transpose(1, 2), grad_key.transpose(1, 2), grad_value.transpose(1, 2), None, None
 
 

@@ -62,10 +62,10 @@ class _RMSNorm(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
         x, weight, r = ctx.saved_tensors
         unit = x * r
-        grad_weight = (grad * unit).flatten(0, -2).sum(0)
+        grad_weight = (grad * unit).flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
         through = grad * weight
         along = torch.linalg.vecdot(through, unit).div_(x.shape[-1]).unsqueeze(-1)
         return through.sub_(unit.mul_(along)).mul_(r), grad_weight, None

@@ -21,6 +21,7 @@ from typing import Any
 
 from strop import __version__
 from strop.data.read import data_files, sha256
+from strop.model.adapter import base_of, is_adapter
 from strop.recipes.settings import Data, Recipe, Stage
 
 NO_NUMBERS = ("save_every", "keep", "log_every")
@@ -35,9 +36,14 @@ def stage_seed(seed: int, name: str) -> int:
 def model_of(recipe: Recipe, stage: Stage) -> str:
     """The model a stage starts from, as the recipe names it."""
     assert "model" in stage.models
-    model = stage.model or recipe.model
+    model = own_model(stage) or recipe.model
     assert model is not None, "a stage without a model passed the checks"
     return model
+
+
+def own_model(stage: Stage) -> str | None:
+    """The model a stage names itself."""
+    return next((text for path, text in named(stage) if path == ("model",)), None)
 
 
 def named(stage: Stage) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -105,8 +111,13 @@ def paths_of(data: Data) -> tuple[str, ...]:
 
 
 def hash_model(model: str, seed: int) -> str:
-    """sha256 of a model folder's files with their names, or of the name where it is no folder."""
+    """sha256 of a model folder's files with their names, or of the name where it is no folder.
+
+    An adapter's is that of its files and its base model's.
+    """
     folder = Path(model).expanduser()
+    if is_adapter(str(folder)):
+        return _hash_text(f"{hash_folder(folder)} {hash_model(base_of(str(folder)), seed)}")
     return hash_folder(folder) if folder.is_dir() else _hash_name(model, seed)
 
 

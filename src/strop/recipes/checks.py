@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from strop.recipes.artifacts import named
+from strop.recipes.artifacts import named, own_model
 from strop.recipes.parts import Found, at_least, sampling_problems, training_problems
 from strop.recipes.plain import RECIPE_KEYS
 from strop.recipes.settings import Data, Sampling, Stage, Training
@@ -109,7 +109,7 @@ def _references(tree: Mapping[str, Any], stages: Sequence[Stage | None], index: 
     earlier = {s.name: s for s in stages[:index] if s is not None}
     unknown = None in stages[:index]
     models = [name for name, s in earlier.items() if "model" in s.leaves]
-    if "model" in stage.models and stage.model is None and (models or not isinstance(tree.get("model"), str)):
+    if "model" in stage.models and own_model(stage) is None and (models or not isinstance(tree.get("model"), str)):
         hint = f"model: @{models[-1]}" if models else "model=PATH, a model folder or a hub name"
         if models or not unknown:
             yield ("model",), f"is missing; name it, as {hint}"

@@ -32,6 +32,7 @@ HEADLINES: tuple[str, ...] = (
     "rewards/margins",
     "mean_token_accuracy",
     "kl",
+    "objective/kl",
     "completions/mean_length",
     "frac_reward_zero_std",
     "entropy",

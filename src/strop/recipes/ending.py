@@ -21,12 +21,22 @@ WIDTH = 100
 """Columns of a line where no terminal says how many there are."""
 TRAINED = 3
 """Figures shown of a training stage."""
-TELLING = ("eval_loss", "eval_rewards/accuracies", "eval_rewards/margins", "eval_mean_token_accuracy")
+TELLING = (
+    "eval_loss",
+    "eval_rewards/accuracies",
+    "eval_rewards/margins",
+    "eval_mean_token_accuracy",
+    "eval_accuracy",
+    "ece",
+    "temperature",
+)
 """Held-out figures that are shown first."""
 READ = 1000
 """Sampled prompts an evaluation is searched for the telling one, the first ones."""
 HIDDEN = ("before/", "delta/", "win_rate/", "unscorable/")
 INDENT = "  "
+UNTRAINED = ("sample", "score", "select")
+"""Kinds of stages whose figures are of the rows they leave."""
 STAR = "* another value than its baseline's, by the 95 % interval of the paired difference"
 
 Stage = Mapping[str, Any]
@@ -48,10 +58,14 @@ def trained(stages: Sequence[Stage]) -> list[str]:
     if not stages:
         return []
     width = max(len(stage["name"]) for stage in stages)
-    return ["", *(f"{INDENT}{s['name']:<{width}}  {_figures(s['metrics'])}  {duration(s['seconds'])}" for s in stages)]
+    return ["", *(f"{INDENT}{s['name']:<{width}}  {_figures(s)}  {duration(s['seconds'])}" for s in stages)]
 
 
-def _figures(metrics: Mapping[str, Figure]) -> str:
+def _figures(stage: Stage) -> str:
+    metrics: Mapping[str, Figure] = stage["metrics"]
+    if stage["kind"] in UNTRAINED:
+        parts = [f"{n} {_cell(metrics[n])}" for n in [n for n in metrics if not n.startswith(HIDDEN)][:TRAINED]]
+        return "  ".join(parts) + f"  (n={next(iter(metrics.values()))['n']})"
     held_out = [n for n in metrics if not n.startswith(("train/", "completions/", *HIDDEN))]
     if not held_out:
         shown = [f"{n.removeprefix('train/')} {brief(metrics[n]['value'])}" for n in list(metrics)[:TRAINED]]

@@ -17,6 +17,8 @@ from strop.data.chat import Chat
 from strop.data.source import Source
 from strop.evaluate.sampled import write_groups
 from strop.evaluate.statistics import Measure
+from strop.model.adapter import layers_of
+from strop.model.adapter_files import merge, save_adapter
 from strop.recipes.context import Context, Interrupted, StageResult
 from strop.recipes.settings import Training
 from strop.train import checkpoint
@@ -32,7 +34,18 @@ IDLE_STEPS = 5
 SHOWN_ROLLOUTS = 4
 """Groups of a logged step that are kept for people to read, in rollouts/step-000123.jsonl."""
 NOTHING = "every group's rewards were equal or unscorable"
-CLOSING = ("loss", "mean_token_accuracy", "rewards/accuracies", "rewards/margins", "reward", "kl", "entropy")
+CLOSING = (
+    "loss",
+    "mean_token_accuracy",
+    "rewards/accuracies",
+    "rewards/margins",
+    "reward",
+    "kl",
+    "entropy",
+    "objective/kl",
+    "objective/rlhf_reward",
+    "val/explained_variance",
+)
 
 
 Finished = tuple[Mapping[str, Measure], Mapping[str, str]]
@@ -139,7 +152,7 @@ def _introduce(job: Job) -> None:
 
 def _log(job: Job, update: Update) -> None:
     """One line of metrics: the objective's, the source's, speed and time by phase."""
-    if not job.checked and update.first and job.check_first is not None:
+    if not job.checked and update.first and job.learner.updates and job.check_first is not None:
         job.check_first(update.first)
         job.checked = True
     _watch(job, update)
@@ -227,8 +240,15 @@ def _resume(job: Job) -> int:
 
 def _load_weights(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     with torch.no_grad():
-        for name, tensor in module.state_dict().items():
+        for name, tensor in _changing(module).items():
             tensor.copy_(tensors[name])
+
+
+def _changing(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A module's state without its frozen parameters, which are where they came from (under an adapter, most)."""
+    named = module.named_parameters(remove_duplicate=False)
+    frozen = {name for name, parameter in named if not parameter.requires_grad}
+    return {name: tensor for name, tensor in module.state_dict().items() if name not in frozen}
 
 
 def _save(job: Job, step: int) -> None:
@@ -238,7 +258,7 @@ def _save(job: Job, step: int) -> None:
     learners = []
     for learner in job.learners:
         tensors, plain = checkpoint.flatten_optimizer(learner.optimizer.state_dict())
-        parts.update(zip(_parts(learner), (learner.model.module.state_dict(), tensors), strict=True))
+        parts.update(zip(_parts(learner), (_changing(learner.model.module), tensors), strict=True))
         counts = {"updates": learner.updates, "skipped": learner.skipped, "skipped_in_a_row": learner.skipped_in_a_row}
         learners.append({"optimizer": plain, **counts})
     parts.update({f"carried-{name}": found for name, c in job.carried.items() if (found := c.tensors())})
@@ -264,17 +284,35 @@ def _parts(learner: Learner) -> tuple[str, str]:
 
 
 def _export(job: Job) -> dict[str, str]:
-    """Each finished model as an ordinary Hugging Face folder, tokenizer and chat template with it."""
+    """Each finished model as an ordinary Hugging Face folder, tokenizer and chat template with it.
+
+    An adapter is left in a folder of its own, and in the model's folder is folded into the weights.
+    """
     job.context.phase("saving")
     began = time.perf_counter()
     if job.chat.tokenizer.chat_template is None:
         job.chat.tokenizer.chat_template = job.chat.template
-    names = [learner.label or "model" for learner in job.learners]
-    for name, learner in zip(names, job.learners, strict=True):
-        learner.model.module.save_pretrained(job.context.stage_dir / name)
+    left = []
+    for learner in job.learners:
+        module, name = learner.model.module, learner.label or "model"
+        if layers_of(module):
+            left.append(f"{learner.label}-adapter" if learner.label else "adapter")
+            _leave_adapter(job, module, left[-1])
+        module.save_pretrained(job.context.stage_dir / name)
+        left.append(name)
+    for name in left:
         job.chat.tokenizer.save_pretrained(job.context.stage_dir / name)
     _spent(job, "saving", time.perf_counter() - began)
-    return {name: name for name in names}
+    return {name: name for name in left}
+
+
+def _leave_adapter(job: Job, module: Any, name: str) -> None:
+    """Save a module's adapter, and fold it in."""
+    base = module.name_or_path or job.context.model
+    save_adapter(module, job.context.stage_dir / name, str(Path(base).resolve()) if Path(base).is_dir() else base)
+    worst = merge(module)
+    text = f"the adapter is in {name}/, and folded into the model (largest difference in a logit: {worst:.2g})"
+    job.context.event("note", text)
 
 
 def _closing(job: Job) -> dict[str, Measure]:

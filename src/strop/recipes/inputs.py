@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -105,6 +105,10 @@ def load_groups(data: Data, context: Context) -> Loaded:
     return Loaded(found.groups, summary)
 
 
+Encode = Callable[[Sequence[Group], int], list[EncodedGroup | str]]
+"""Groups and the tokens a sequence may have, to their tokens or the reason why one is dropped."""
+
+
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """Groups as tokens; `groups` are what they were, in the same order."""
@@ -114,9 +118,12 @@ class Encoded:
     dropped: Dropped
 
 
-def encode_all(groups: Sequence[Group], chat: Chat, max_length: int, context: Context) -> Encoded:
+def encode_all(
+    groups: Sequence[Group], chat: Chat, max_length: int, context: Context, encode: Encode | None = None
+) -> Encoded:
     """Groups as tokens; those that cannot be trained on are dropped, counted and said.
 
+    Args: encode: how, where not as the chat writes them.
     Raises: ValueError if none is left.
     """
     found = Encoded([], [], Dropped())
@@ -127,7 +134,7 @@ def encode_all(groups: Sequence[Group], chat: Chat, max_length: int, context: Co
             found.dropped.add(fault, group.origin)
         else:
             whole.append(group)
-    for group, result in zip(whole, chat.encode_many(whole, max_length), strict=True):
+    for group, result in zip(whole, (encode or chat.encode_many)(whole, max_length), strict=True):
         if isinstance(result, EncodedGroup):
             found.tokens.append(result)
             found.groups.append(group)
@@ -166,7 +173,20 @@ class Split:
 
 
 def hold_out(data: Loaded, context: Context, chat: Chat, eval_data: Data | None, training: Training) -> Split:
-    """Trained and held-out rows: other rows where they are named, else a fraction chosen by the seed."""
+    """Trained and held-out rows, as tokens."""
+    groups, others = parted(data, context, eval_data, training)
+    trained = encode_all(groups, chat, training.max_length, context)
+    data = data.without(trained.dropped)
+    if not others:
+        return Split(trained.tokens, [], data)
+    held = encode_all(others, chat, training.max_length, context)
+    return Split(trained.tokens, held.tokens, data.without(held.dropped) if eval_data is None else data)
+
+
+def parted(
+    data: Loaded, context: Context, eval_data: Data | None, training: Training
+) -> tuple[list[Group], list[Group]]:
+    """Trained and held-out groups: other rows where they are named, else a fraction chosen by the seed."""
     groups = list(data.groups)
     others: list[Group] = []
     if eval_data is not None:
@@ -176,12 +196,7 @@ def hold_out(data: Loaded, context: Context, chat: Chat, eval_data: Data | None,
         chosen = set(np.random.default_rng([context.seed, 1]).permutation(len(groups))[:count].tolist())
         others = [group for i, group in enumerate(groups) if i in chosen]
         groups = [group for i, group in enumerate(groups) if i not in chosen]
-    trained = encode_all(groups, chat, training.max_length, context)
-    data = data.without(trained.dropped)
-    if not others:
-        return Split(trained.tokens, [], data)
-    held = encode_all(others, chat, training.max_length, context)
-    return Split(trained.tokens, held.tokens, data.without(held.dropped) if eval_data is None else data)
+    return groups, others
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from strop.data.formats import Dataset, load_dataset
 from strop.data.read import data_files
+from strop.model.adapter import base_of, is_adapter
 from strop.recipes import artifacts
 from strop.recipes.parts import PAIRS, TEXTS
 from strop.recipes.settings import Data, EvaluateStage, Recipe, Stage
@@ -33,6 +34,8 @@ def check_model(model: str) -> str:
     if folder.is_file():
         return f"{model}: a file; name the folder that it is in"
     if folder.is_dir():
+        if is_adapter(str(folder)):
+            return _check_adapter(model)
         if not (folder / "config.json").is_file():
             return f"{model}: no model folder, for it has no config.json"
         if not any((folder / name).is_file() for name in TOKENIZER_FILES):
@@ -40,6 +43,16 @@ def check_model(model: str) -> str:
         return ""
     is_path = model.startswith((".", "/", "~")) or model.count("/") > 1
     return f"{model}: no such folder" if is_path else ""  # else it may be a hub name
+
+
+def _check_adapter(model: str) -> str:
+    """What is wrong with an adapter's folder or with the base model that it names."""
+    try:
+        base = base_of(model)
+    except ValueError as error:
+        return str(error)
+    trouble = check_model(base)
+    return f"{model}: an adapter whose base model, by its adapter_config.json, is no use: {trouble}" if trouble else ""
 
 
 def require_model(model: str) -> None:

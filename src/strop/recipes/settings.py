@@ -11,15 +11,48 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from strop.recipes.kinds.average import AverageStage
+from strop.recipes.kinds.calibrate import CalibrateStage
 from strop.recipes.kinds.evaluate import EvaluateStage
+from strop.recipes.kinds.online import OnlineStage
+from strop.recipes.kinds.ppo import PPOStage
 from strop.recipes.kinds.preference import PreferenceStage
+from strop.recipes.kinds.process import ProcessStage
+from strop.recipes.kinds.reward import RewardStage
 from strop.recipes.kinds.rl import RLStage
+from strop.recipes.kinds.sample import SampleStage
+from strop.recipes.kinds.score import ScoreStage
+from strop.recipes.kinds.search import SearchStage
+from strop.recipes.kinds.select import SelectStage
 from strop.recipes.kinds.sft import SFTStage
+from strop.recipes.kinds.steps import StepsStage
+from strop.recipes.kinds.unpaired import UnpairedStage
 from strop.recipes.parts import Data, Sampling, Training
 
-Stage = SFTStage | PreferenceStage | RLStage | EvaluateStage
-TrainingStage = SFTStage | PreferenceStage | RLStage
+Stage = (
+    SFTStage
+    | PreferenceStage
+    | UnpairedStage
+    | RewardStage
+    | ProcessStage
+    | RLStage
+    | PPOStage
+    | OnlineStage
+    | SampleStage
+    | ScoreStage
+    | SelectStage
+    | StepsStage
+    | SearchStage
+    | AverageStage
+    | CalibrateStage
+    | EvaluateStage
+)
+TrainingStage = (
+    SFTStage | PreferenceStage | UnpairedStage | RewardStage | ProcessStage | RLStage | PPOStage | OnlineStage
+)
 """Stages that make optimizer steps."""
+OnPolicyStage = RLStage | PPOStage | OnlineStage
+"""Those of them that sample what they train on: their data are prompts, none of which is held out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +81,27 @@ class Recipe:
 
 
 __all__ = [
+    "AverageStage",
+    "CalibrateStage",
     "Data",
     "EvaluateStage",
+    "OnPolicyStage",
+    "OnlineStage",
+    "PPOStage",
     "PreferenceStage",
+    "ProcessStage",
     "RLStage",
     "Recipe",
+    "RewardStage",
     "SFTStage",
+    "SampleStage",
     "Sampling",
+    "ScoreStage",
+    "SearchStage",
+    "SelectStage",
     "Stage",
+    "StepsStage",
     "Training",
     "TrainingStage",
+    "UnpairedStage",
 ]

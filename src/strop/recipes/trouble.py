@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from strop.recipes.settings import RLStage, Stage, TrainingStage
+from strop.recipes.settings import OnPolicyStage, Stage, TrainingStage
 
 
 def explain(error: Exception, stage: Stage) -> str:
@@ -30,7 +30,7 @@ def _smaller(stage: Stage) -> list[str]:
     lines = [f"  training.micro_batch_tokens={tokens // 2} (the same result, only slower)"]
     if not training.gradient_checkpointing:
         lines.append("  training.gradient_checkpointing=true (the same result, only slower)")
-    if isinstance(stage, RLStage):
+    if isinstance(stage, OnPolicyStage):
         lines.append(f"  sampling.rows={(stage.sampling.rows or 64) // 2} (fewer completions side by side)")
         lines.append(f"  num_generations={max(2, stage.num_generations // 2)}")
     return [*lines, f"  training.max_length={training.max_length // 2}"]

@@ -10,10 +10,12 @@ from typing import Any
 
 from strop.data.formats import Dataset, load_dataset
 from strop.data.inspect import percentiles
+from strop.model.adapter import LoRA
 from strop.recipes import artifacts
 from strop.recipes.arithmetic import num_held_out, num_steps
+from strop.recipes.kinds.ppo import SHARED
 from strop.recipes.preflight import wrong_kind
-from strop.recipes.settings import Data, Recipe, RLStage, Stage, TrainingStage
+from strop.recipes.settings import Data, OnPolicyStage, PPOStage, Recipe, Stage, TrainingStage
 from strop.types import Group, content_to_json
 from strop.world.write import resolve
 
@@ -63,7 +65,7 @@ def steps_of(stage: TrainingStage, num_rows: int | None) -> dict[str, Any]:
     training = stage.training
     if num_rows is None:
         return {"steps": training.steps, "text": f"{training.steps or 'unknown'} steps"}
-    held = 0 if stage.eval_data is not None or isinstance(stage, RLStage) else num_held_out(num_rows, training)
+    held = 0 if stage.eval_data is not None or isinstance(stage, OnPolicyStage) else num_held_out(num_rows, training)
     rows = num_rows - held
     steps = num_steps(rows, training)
     left_out = f" ({held} held out)" if held else ""
@@ -72,7 +74,7 @@ def steps_of(stage: TrainingStage, num_rows: int | None) -> dict[str, Any]:
         text = f"{steps} steps x {training.batch_size} of {rows} rows{left_out} = {passes:.2f} passes"
     else:
         text = f"{rows} rows{left_out} x {training.epochs:g} passes / {training.batch_size} = {steps} steps"
-    if isinstance(stage, RLStage):
+    if isinstance(stage, OnPolicyStage):
         text += f"; {training.batch_size} prompts x {stage.num_generations} completions a step"
     return {"steps": steps, "rows": rows, "held_out": held, "text": text}
 
@@ -92,40 +94,86 @@ def lengths(groups: Sequence[Group], folder: Path | None) -> dict[str, Any]:
 
 def memory_of(stage: Stage, folder: Path | None) -> dict[str, Any]:
     """A rough estimate of the memory that weights and optimizer take, bytes; activations come on top."""
+    if "model" not in stage.models:
+        return {"text": "no model of its own"}
     num = num_parameters(folder)
     if num is None:
         return {"text": "unknown: no config.json in the model's folder"}
     if not isinstance(stage, TrainingStage):
         return {"parameters": num, "bytes": 4 * num, "text": f"{num:,} parameters x 4 bytes = {size(4 * num)}"}
+    if stage.adapter is not None:
+        return _adapter_memory(stage, stage.adapter, folder, num)
     trained = 16 * num
-    other = "reference" in artifacts.models_of(Recipe(name="", model=""), stage)
-    reference = other or (isinstance(stage, RLStage) and "ref_logprobs" in stage.objective.needs)
-    total = trained + (4 * num if reference else 0)
+    critic = isinstance(stage, PPOStage) and stage.critic != SHARED
+    reference = _asks_reference(stage)
+    total = trained + (trained if critic else 0) + (4 * num if reference else 0)
     text = f"{num:,} parameters x 16 bytes (weight, gradient, two moments; fp32) = {size(trained)}"
+    text += f", + as much for the critic = {size(2 * trained)}" if critic else ""
     text += f", + 4 bytes each for the reference = {size(total)}" if reference else ""
     return {"parameters": num, "bytes": total, "text": text + "; activations come on top"}
 
 
+def _adapter_memory(stage: TrainingStage, adapter: LoRA, folder: Path | None, num: int) -> dict[str, Any]:
+    """The same under an adapter: frozen weights, and 16 bytes for each of the adapter's."""
+    shapes = linear_shapes(folder)
+    assert shapes is not None
+    aimed = {
+        name: shape for name, shape in shapes.items() if adapter.targets == "all-linear" or name in adapter.targets
+    }
+    low = adapter.r * sum(count * (rows + columns) for rows, columns, count in aimed.values())
+    critic = isinstance(stage, PPOStage) and stage.critic != SHARED
+    other = "reference" in artifacts.models_of(Recipe(name="", model=""), stage)
+    total = (4 * num + 16 * low) * (2 if critic else 1) + (4 * num if other else 0)
+    text = f"{num:,} frozen parameters x 4 bytes (2 in bf16) + {low:,} of the adapter x 16 = {size(4 * num + 16 * low)}"
+    text += ", + as much for the critic" if critic else ""
+    text += f", + 4 bytes each for the named reference = {size(total)}" if other else ""
+    return {"parameters": num, "trained": low, "bytes": total, "text": text + "; activations come on top"}
+
+
+def _asks_reference(stage: TrainingStage) -> bool:
+    """Whether a reference model is held beside the trained one."""
+    if isinstance(stage, PPOStage):
+        return stage.kl.coefficient > 0
+    other = "reference" in artifacts.models_of(Recipe(name="", model=""), stage)
+    return other or (isinstance(stage, OnPolicyStage) and "ref_logprobs" in stage.objective.needs)
+
+
 def num_parameters(folder: Path | None) -> int | None:
     """Weights of a dense decoder by the shapes in its config.json; null where there is none that tells."""
-    path = None if folder is None else folder / "config.json"
-    if path is None or not path.is_file():
+    shapes, config = linear_shapes(folder), _config(folder)
+    if shapes is None or "vocab_size" not in config:
         return None
-    config: Mapping[str, Any] = json.loads(path.read_text("utf-8"))
+    width, layers = int(config["hidden_size"]), int(config["num_hidden_layers"])
+    embeddings = int(config["vocab_size"]) * width * (1 if config.get("tie_word_embeddings") else 2)
+    linear = sum(count * rows * columns for rows, columns, count in shapes.values())
+    return embeddings + linear + layers * 2 * width + width
+
+
+def linear_shapes(folder: Path | None) -> dict[str, tuple[int, int, int]] | None:
+    """Rows, columns and number of each linear layer of a dense decoder, by its usual name; null as above."""
+    config = _config(folder)
     try:
         width, layers = int(config["hidden_size"]), int(config["num_hidden_layers"])
-        inner, vocab, heads = (
-            int(config["intermediate_size"]),
-            int(config["vocab_size"]),
-            int(config["num_attention_heads"]),
-        )
+        inner, heads = int(config["intermediate_size"]), int(config["num_attention_heads"])
     except (KeyError, TypeError, ValueError):
         return None
     head = int(config.get("head_dim") or width // heads)
     kv = int(config.get("num_key_value_heads") or heads)
-    attention = 2 * width * heads * head + 2 * width * kv * head
-    embeddings = vocab * width * (1 if config.get("tie_word_embeddings") else 2)
-    return embeddings + layers * (attention + 3 * width * inner + 2 * width) + width
+    shapes = {
+        "q_proj": (heads * head, width),
+        "k_proj": (kv * head, width),
+        "v_proj": (kv * head, width),
+        "o_proj": (width, heads * head),
+        "gate_proj": (inner, width),
+        "up_proj": (inner, width),
+        "down_proj": (width, inner),
+    }
+    return {name: (rows, columns, layers) for name, (rows, columns) in shapes.items()}
+
+
+def _config(folder: Path | None) -> Mapping[str, Any]:
+    path = None if folder is None else folder / "config.json"
+    return {} if path is None or not path.is_file() else json.loads(path.read_text("utf-8"))
 
 
 def size(num_bytes: float) -> str:
@@ -141,7 +189,8 @@ def as_text(stages: Sequence[Mapping[str, Any]]) -> str:
     """What `validate` gave, for a terminal."""
     lines: list[str] = []
     for stage in stages:
-        lines += ["", f"{stage['name']} ({stage['kind']}) from {stage['model']}"]
+        start = f" from {stage['model']}" if stage["model"] is not None else ""
+        lines += ["", f"{stage['name']} ({stage['kind']}){start}"]
         for key, data in stage["data"].items():
             lines += _data_lines(key, data)
         if "steps" in stage:

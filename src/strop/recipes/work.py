@@ -342,11 +342,18 @@ class Work:
         if state != "finished":
             return [*lines, f"{'resume' if error is None else 'resume, once that is mended'}: strop run {run_dir}"]
         models = [run_dir / s["artifacts"]["model"] for s in self.done if "model" in s["artifacts"]]
+        talking = [folder for folder in models if _writes(folder)]
         if models:
-            lines += ["next:", f"  strop chat {models[-1]}"]
+            lines += ["next:", *(f"  strop chat {folder}" for folder in talking[-1:])]
             lines += [f"  strop export {run_dir} --to my-model", f"  strop run {run_dir}/config.yaml seed=1"]
         return lines
 
     def _shown_dir(self) -> Path:
         here = Path.cwd()
         return self.run_dir.relative_to(here) if self.run_dir.is_relative_to(here) else self.run_dir
+
+
+def _writes(folder: Path) -> bool:
+    """Whether a model writes text, and does not only score it."""
+    architectures = read_json(folder / "config.json").get("architectures") or ()
+    return not any(name.endswith("Classification") for name in architectures)

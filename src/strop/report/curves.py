@@ -50,6 +50,42 @@ PLOTS: Mapping[str, tuple[Plot, ...]] = {
         _LOSS,
         *_STEPPING,
     ),
+    "ppo": (
+        Plot("Reward", "mean of the step's completions", ("reward", "eval_reward", "eval/reward")),
+        Plot("Reward parts", "mean", ("rewards/*/mean",)),
+        Plot("KL to the reference", "nats a completion", ("objective/kl",)),
+        Plot("Reward as trained on", "score, and score less the KL", ("objective/scores", "objective/rlhf_reward")),
+        Plot("Weight of the KL", "reward a nat", ("kl_coef",)),
+        Plot("Explained variance", "of the returns, by the critic", ("val/explained_variance",)),
+        Plot("Value loss", "", ("loss/value_avg",)),
+        Plot("Entropy", "nats a token", ("policy/entropy_avg",)),
+        Plot("Clipped share", "of tokens", ("policy/clipfrac_avg", "val/clipfrac_avg")),
+        Plot("KL within a step", "nats a token", ("policy/approxkl_avg",)),
+        Plot("Completion length", "tokens, mean", ("completions/mean_length",)),
+        Plot("Loss", "", ("loss", "critic/loss")),
+        Plot("Gradient norm", "before clipping", ("grad_norm", "critic/grad_norm")),
+        Plot("Learning rate", "", ("learning_rate", "critic/learning_rate")),
+    ),
+    "online": (
+        Plot("Score", "mean of the step's completions", ("objective/scores", "eval_reward", "eval/reward")),
+        Plot("Score margin", "best − worst of each pair", ("objective/scores_margin",)),
+        Plot("Reward parts", "mean", ("rewards/*/mean",)),
+        Plot("KL to the reference", "nats a completion", ("objective/kl",)),
+        Plot("Preference accuracy", "share of pairs the policy itself ranks so", ("rewards/accuracies",)),
+        Plot("Log-probabilities", "nats a completion", ("logps/chosen", "logps/rejected")),
+        Plot("Completion length", "tokens, mean", ("completions/mean_length",)),
+        Plot("Prompts without a pair", "number a step", ("pairs/tied", "pairs/unscored")),
+        _LOSS,
+        *_STEPPING,
+    ),
+    "sample": (
+        Plot("Completion length", "tokens, mean", ("completions/mean_length",)),
+        Plot("Cut by the length limit", "share", ("completions/clipped_ratio",)),
+    ),
+    "score": (
+        Plot("Reward", "mean of the chunk's answers", ("reward",)),
+        Plot("Reward parts", "mean", ("rewards/*/mean",)),
+    ),
 }
 """Plots of a stage kind; metric names are TRL's. A plot whose metrics are absent is left out."""
 

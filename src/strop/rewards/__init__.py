@@ -10,6 +10,8 @@ from __future__ import annotations
 from strop.rewards.answers import Choice, Exact, Number, verify_choice, verify_exact, verify_number
 from strop.rewards.custom import Custom, load_function
 from strop.rewards.extract import after_think
+from strop.rewards.model import RewardModel
+from strop.rewards.process import ImplicitProcessReward, ProcessReward
 from strop.rewards.protocol import (
     NamedReward,
     OnGroups,
@@ -33,20 +35,36 @@ from strop.rewards.shape import (
     verify_tags,
 )
 
-RewardSettings = Exact | Number | Choice | Regex | Tags | Length | Overlong | JsonSchema | Custom
+RewardSettings = (
+    Exact
+    | Number
+    | Choice
+    | Regex
+    | Tags
+    | Length
+    | Overlong
+    | JsonSchema
+    | Custom
+    | RewardModel
+    | ProcessReward
+    | ImplicitProcessReward
+)
 """What a recipe's `rewards` may hold, told apart by `name`."""
 
 __all__ = [
     "Choice",
     "Custom",
     "Exact",
+    "ImplicitProcessReward",
     "JsonSchema",
     "Length",
     "NamedReward",
     "Number",
     "OnGroups",
     "Overlong",
+    "ProcessReward",
     "Regex",
+    "RewardModel",
     "RewardSettings",
     "Tags",
     "after_think",

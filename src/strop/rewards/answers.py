@@ -136,7 +136,7 @@ def verify_exact(text: str, gold: Any, *, casefold: bool = True, extract_by: str
     golds = [_normal(g, casefold) for g in _accepted(gold)]
     if not golds or not all(golds):
         return Verdict(None, f"no gold text to compare with: {_shown(gold)}")
-    found = _extracted(text, extract_by)
+    found = extracted(text, extract_by)
     if found is None:
         return Verdict(0.0, f"no answer found by {extract_by!r}")
     if _normal(found, casefold) in golds:
@@ -155,7 +155,8 @@ def _normal(text: str, casefold: bool) -> str:
     return text.casefold() if casefold else text
 
 
-def _extracted(text: str, extract_by: str | None) -> str | None:
+def extracted(text: str, extract_by: str | None) -> str | None:
+    """The answer in a text, after its thinking: in its answer tag, by a pattern's last match, or all of it."""
     text = extract.after_think(text)
     if extract_by is None:
         return text.strip()

@@ -97,6 +97,8 @@ def score(groups: Sequence[Group], rewards: Sequence[NamedReward]) -> list[Group
     score = sum of weight * reward over the rewards whose weight is not 0; `None` where one of
     those is `None`, and where every reward is only watched.
 
+    Where a reward scores steps, the first such one's stand in the completion, in place of others.
+
     Returns: new groups; rewards and reasons a completion already had under other names are kept.
     Raises: ValueError for no rewards, equal labels, or a reward that answers in the wrong shape.
     """
@@ -119,12 +121,19 @@ def _scored(completion: Completion, verdicts: Mapping[str, Verdict], weights: Ma
     values = {label: verdict.score for label, verdict in verdicts.items()}
     parts = [None if (value := values[label]) is None else weight * value for label, weight in weights.items()]
     known = [part for part in parts if part is not None]
+    cut = next((verdict for verdict in verdicts.values() if verdict.steps), None)
     return replace(
-        completion,
+        completion if cut is None else _with_steps(completion, cut),
         rewards={**completion.rewards, **values},
         reasons={**completion.reasons, **{label: v.reason for label, v in verdicts.items() if v.reason}},
         score=sum(known) if parts and len(known) == len(parts) else None,
     )
+
+
+def _with_steps(completion: Completion, verdict: Verdict) -> Completion:
+    """The completion cut as the verdict cut it; labels it has stay where they are as many."""
+    labels = completion.step_labels if len(completion.step_labels) == len(verdict.steps) else ()
+    return replace(completion, steps=verdict.steps, step_labels=labels, step_scores=verdict.step_scores)
 
 
 def verdicts_of(reward: Reward, groups: Sequence[Group], label: str) -> list[list[Verdict]]:

@@ -154,7 +154,7 @@ class Length:
             raise ValueError(f"length: target {self.target} must be at least 0 and below limit {self.limit}")
 
     def __call__(self, groups: Sequence[Group]) -> list[list[Verdict]]:
-        return each(groups, lambda c, _: verify_length(_size(c, self.unit), self.target, self.limit, unit=self.unit))
+        return each(groups, lambda c, _: verify_length(size_of(c, self.unit), self.target, self.limit, unit=self.unit))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +177,7 @@ class Overlong:
 
     def __call__(self, groups: Sequence[Group]) -> list[list[Verdict]]:
         start = self.max_length - self.cache
-        return each(groups, lambda c, _: verify_length(_size(c, "tokens"), start, self.max_length, unit="tokens"))
+        return each(groups, lambda c, _: verify_length(size_of(c, "tokens"), start, self.max_length, unit="tokens"))
 
 
 def verify_length(size: int | None, target: int, limit: int, *, unit: str = "tokens") -> Verdict:
@@ -191,7 +191,8 @@ def verify_length(size: int | None, target: int, limit: int, *, unit: str = "tok
     return Verdict(-min(max(excess, 0.0), 1.0) or 0.0, f"{size} {unit}, free up to {target}")
 
 
-def _size(completion: Completion, unit: str) -> int | None:
+def size_of(completion: Completion, unit: str) -> int | None:
+    """How long a completion is; `None` for the tokens of one that was not sampled."""
     if unit == "tokens":
         return None if completion.token_ids is None else len(completion.token_ids)
     return len(completion.text) if unit == "characters" else len(completion.text.split())

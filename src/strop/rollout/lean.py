@@ -6,7 +6,7 @@ results. A model is recognised by the classes of all its parts, none of them alt
 used only once it has been compared with the model's own; otherwise the modules run.
 
 Left out: Gemma's later generations (norms behind the blocks), fused projections (Phi), experts,
-rotary embeddings whose frequencies change with the length, adapters, quantised weights: the modules
+rotary embeddings whose frequencies change with the length, DoRA, quantised weights: the modules
 run these. Weights are not concatenated: one product for query, key and value took as long as three.
 """
 
@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from strop.lazy import lazy_module
+from strop.model.adapter import NAME as ADAPTER
+from strop.model.adapter import layers_of, shaken
 from strop.rollout.attention import attend_tokens
 from strop.rollout.cache import Asked, Cache, Slab
 
@@ -71,6 +73,30 @@ class Linear:
 
 
 @dataclass(frozen=True, slots=True)
+class Adapted:
+    """A linear layer under a LoRA adapter: down [in, r] is A^T, up [r, out] is s B^T."""
+
+    base: Linear
+    down: Tensor
+    up: Tensor
+
+    @property
+    def weight(self) -> Tensor:
+        return self.base.weight
+
+    def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        return self.base(x, out).addmm_(torch.mm(x, self.down), self.up)
+
+    def add_to(self, hidden: Tensor, x: Tensor) -> None:
+        """As in `Linear`."""
+        if hidden.dtype != x.dtype:
+            hidden.add_(self(x))
+        else:
+            self.base.add_to(hidden, x)
+            hidden.addmm_(torch.mm(x, self.down), self.up)
+
+
+@dataclass(frozen=True, slots=True)
 class Norm:
     """Root-mean-square norm over the last dimension, x / sqrt(mean(x^2) + eps) * weight.
 
@@ -93,15 +119,15 @@ class Layer:
 
     index: int
     before_attention: Norm
-    query: Linear
-    key: Linear
-    value: Linear
+    query: Linear | Adapted
+    key: Linear | Adapted
+    value: Linear | Adapted
     head_norm: Norm | None
-    out: Linear
+    out: Linear | Adapted
     before_mlp: Norm
-    gate: Linear
-    up: Linear
-    down: Linear
+    gate: Linear | Adapted
+    up: Linear | Adapted
+    down: Linear | Adapted
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +206,7 @@ def recognise(module: Any, num_positions: int) -> Lean | None:
     if _name(dtype) not in TOLERANCE or body.rotary_emb.rope_type not in STATIC_ROTARY:
         return None
     cos, sin = body.rotary_emb(weight.new_empty(1), torch.arange(max(num_positions, 8), device=device)[None])
-    if cos.shape[-1] != head_dim or any(p.dtype != weight.dtype or p.device != device for p in module.parameters()):
+    if cos.shape[-1] != head_dim or any(t.dtype != weight.dtype or t.device != device for t in _weights(module)):
         return None
     half = head_dim // 2
     activation = body.layers[0].mlp.act_fn
@@ -190,7 +216,7 @@ def recognise(module: Any, num_positions: int) -> Lean | None:
         embed=body.embed_tokens,
         layers=tuple(_layer(layer, dtype) for layer in body.layers),
         norm=_norm(body.norm),
-        head=_linear(head, dtype),
+        head=_plain(head, dtype),
         activation=activation,
         cos=cos[0].to(dtype),
         sin=torch.cat([-sin[0, :, :half], sin[0, :, half:]], -1).to(dtype),
@@ -205,18 +231,34 @@ def _is_plain(module: Any) -> bool:
     source = type(module).__module__
     if source not in [f"transformers.models.{name}.modeling_{name}" for name in FAMILIES]:
         return False
+    adapted = layers_of(module)
+    if not all(_is_low_rank(layer) for layer in adapted.values()):
+        return False
+    layers_only = {id(layer) for layer in adapted.values()}
     for part in module.modules():
         known = type(part).__module__
-        if known != source and not known.startswith(PARTS):
+        if known != source and not known.startswith(PARTS) and id(part) not in layers_only:
             return False
         forward = vars(part).get("forward")
         altered = forward is not None and not forward.__module__.startswith("strop.model.")  # ours compute the same
         if altered or part._forward_hooks or part._forward_pre_hooks:
             return False
     layers = module.base_model.layers
-    linear = [p for layer in layers for name, p in layer.named_modules() if name.endswith("_proj")]
+    named = [(name, part) for layer in layers for name, part in layer.named_modules() if name.endswith("_proj")]
+    linear = [part.get_base_layer() if id(part) in layers_only else part for _, part in named]
     types = {type(p) for p in (*linear, module.get_output_embeddings())}
     return len(layers) == module.config.num_hidden_layers and types == {torch.nn.Linear}
+
+
+def _is_low_rank(layer: Any) -> bool:
+    """Whether an adapted layer computes W x + s B A x and nothing else, now."""
+    plain = type(layer).__name__ == "Linear" and list(layer.lora_A) == list(layer.active_adapters) == [ADAPTER]
+    return plain and not (layer.lora_variant or layer.merged or layer.disable_adapters or layer.lora_bias[ADAPTER])
+
+
+def _weights(module: Any) -> Iterator[Tensor]:
+    """The module's own parameters, without an adapter's."""
+    return (p for name, p in module.named_parameters() if ".lora_" not in name)
 
 
 def _layer(layer: Any, dtype: torch.dtype) -> Layer:
@@ -243,7 +285,15 @@ def _layer(layer: Any, dtype: torch.dtype) -> Layer:
     )
 
 
-def _linear(module: Any, dtype: torch.dtype) -> Linear:
+def _linear(module: Any, dtype: torch.dtype) -> Linear | Adapted:
+    if type(module) is torch.nn.Linear:
+        return _plain(module, dtype)
+    a, b = (matrices[ADAPTER].weight.detach() for matrices in (module.lora_A, module.lora_B))
+    up = (b.t() * module.scaling[ADAPTER]).to(dtype)
+    return Adapted(_plain(module.get_base_layer(), dtype), a.t().to(dtype), up)
+
+
+def _plain(module: Any, dtype: torch.dtype) -> Linear:
     bias = None if module.bias is None else module.bias.detach().to(dtype)
     return Linear(module.weight.detach().t().to(dtype), bias)
 
@@ -270,9 +320,13 @@ def fastest(module: Any, modules: Step, cache: Cache, num_positions: int) -> Ste
     lean = recognise(module, num_positions)
     if lean is None:
         return modules
-    known, kind = _agreed.setdefault(module, {}), (lean.dtype, cache.device, len(lean.layers))
+    known = _agreed.setdefault(module, {})
+    kind = (lean.dtype, cache.device, len(lean.layers), bool(layers_of(module)))
     if kind not in known:
-        asked, error = _compare(module, modules, lean, cache.device)
+        with shaken(module):  # a fresh adapter adds nothing yet, so that it could not be seen to be right
+            compared = recognise(module, num_positions)
+            assert compared is not None
+            asked, error = _compare(module, modules, compared, cache.device)
         if not math.isfinite(error):
             return modules  # says nothing about the step: drawing from such logits is refused
         same = error <= TOLERANCE[_name(lean.dtype)]

@@ -1,24 +1,21 @@
-"""Rollouts: prompts sampled from the current policy, scored, and given credit.
-
-Groups whose rewards are all the same teach nothing without a KL term; they are dropped before the
-forward and counted. Unscorable completions (and truncated ones where asked) take no part in the
-baseline and are not trained.
-"""
+"""Rollouts: prompts sampled from the current policy, scored, and made into what is trained on."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from strop import dist
-from strop.credit import GroupRelative, LeaveOneOut, all_equal, standard_deviation
-from strop.data.encoded import EncodedGroup, EncodedSequence
+from strop.credit import all_equal, standard_deviation
 from strop.data.source import Collected, rows
+from strop.rollout.dynamic import Drawn, DynamicSampling
+from strop.rollout.select import Select
 from strop.types import Completion, Group
 
 if TYPE_CHECKING:
@@ -33,6 +30,16 @@ class Sampler(Protocol):
     def __call__(self, prompts: Sequence[tuple[int, ...]], step: int, first_index: int) -> list[list[Sampled]]: ...
 
 
+class Versions(Protocol):
+    """Which weights sample: a policy and a copy of it that is refreshed now and then."""
+
+    @property
+    def version(self) -> int: ...
+    @property
+    def updates(self) -> Callable[[], int]: ...
+    def refresh(self, step: int) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Rollouts:
     """The source of an RL stage.
@@ -40,9 +47,10 @@ class Rollouts:
     Attributes:
         prompts, prompt_ids: the prompts and their tokens, in the same order.
         decode: token ids to the text that rewards see.
-        keep_equal: train on all-equal groups as well, for the KL term's sake.
-        mask_truncated: leave completions cut by the length limit out of loss and baseline.
-        rank_offset: completions before this rank's first one have other random numbers.
+        select: what becomes of the scored groups.
+        dynamic: replace groups whose rewards do not differ; None takes a step's prompts as they come.
+        stale: the copy of the policy that samples; None where the policy itself does.
+        max_staleness: leave out groups whose sampler was more updates behind; None leaves out none.
     """
 
     prompts: Sequence[Group]
@@ -50,61 +58,70 @@ class Rollouts:
     sample: Sampler
     decode: Callable[[Sequence[int]], str]
     score: Score
-    advantage: GroupRelative | LeaveOneOut
+    select: Select
     batch_size: int
     num_generations: int
     seed: int
-    keep_equal: bool = False
-    mask_truncated: bool = False
+    dynamic: DynamicSampling | None = None
+    stale: Versions | None = None
+    max_staleness: int | None = None
 
     def __call__(self, step: int) -> Collected:
+        seconds = {"sampling": 0.0, "scoring": 0.0}
         taken = rows(step, num_rows=len(self.prompts), batch_size=self.batch_size, seed=self.seed)
+        if self.stale is not None:
+            self.stale.refresh(step)
+        drawn = self._drawn(step, taken, seconds)
+        kept, lag = self._fresh(drawn.kept)
+        selected = self.select(kept)
+        metrics = rollout_metrics(drawn.everything, len(selected.groups))
+        return Collected(
+            selected.groups,
+            metrics={**metrics, **drawn.metrics, **lag, **selected.metrics},
+            seconds=seconds,
+            samples=selected.samples,
+        )
+
+    def _drawn(self, step: int, taken: Sequence[int], seconds: dict[str, float]) -> Drawn:
+        draw = partial(self._attempt, step, seconds)
+        if self.dynamic is None:
+            groups = tuple(draw(taken, 0))
+            return Drawn(groups, groups, {})
+        return self.dynamic(draw, taken, num_rows=len(self.prompts), seed=self.seed, step=step)
+
+    def _attempt(self, step: int, seconds: dict[str, float], taken: Sequence[int], attempt: int) -> Sequence[Group]:
+        """This rank's share of the rows, sampled and scored."""
         mine = list(dist.share(taken))
+        # Other random numbers on every rank and at every attempt.
+        offset = (attempt * dist.world_size() + dist.rank()) * self.batch_size * self.num_generations
         began = time.perf_counter()
-        offset = dist.rank() * self.batch_size * self.num_generations
         sampled = self.sample([self.prompt_ids[i] for i in mine], step, offset)
         groups = [self._group(i, row) for i, row in zip(mine, sampled, strict=True)]
         after_sampling = time.perf_counter()
-        scored = list(self.score(groups))
-        advantages = self.advantage([self._creditable(group) for group in scored])
-        done = time.perf_counter()
-        credited = [_with_advantages(g, a) for g, a in zip(scored, advantages, strict=True)]
-        kept = [g for g in credited if self.keep_equal or not all_equal(self._creditable(g))]
-        encoded = tuple(e for e in map(encode, kept) if e.sequences)
-        return Collected(
-            encoded,
-            metrics=rollout_metrics(credited, len(encoded)),
-            seconds={"sampling": after_sampling - began, "scoring": done - after_sampling},
-            samples=tuple(credited),
-        )
+        scored = self.score(groups)
+        seconds["sampling"] += after_sampling - began
+        seconds["scoring"] += time.perf_counter() - after_sampling
+        return scored
 
     def _group(self, index: int, sampled: Sequence[Sampled]) -> Group:
+        version = None if self.stale is None else self.stale.version
         completions = tuple(
-            Completion(self.decode(s.ids), token_ids=s.ids, logprobs=s.logprobs, finish=s.finish) for s in sampled
+            Completion(self.decode(s.ids), token_ids=s.ids, logprobs=s.logprobs, finish=s.finish, version=version)
+            for s in sampled
         )
         return replace(self.prompts[index], completions=completions, prompt_ids=self.prompt_ids[index])
 
-    def _creditable(self, group: Group) -> list[float | None]:
-        return [None if self.mask_truncated and c.finish == "length" else c.score for c in group.completions]
-
-
-def encode(group: Group) -> EncodedGroup:
-    """A credited group as tokens: exactly those sampled, with old_logprobs and advantages."""
-    assert group.prompt_ids is not None
-    sequences = tuple(_sequence(c) for c in group.completions if c.advantage is not None)
-    return EncodedGroup(group.prompt_ids, sequences, origin=group.origin)
-
-
-def _sequence(completion: Completion) -> EncodedSequence:
-    assert completion.token_ids is not None and completion.logprobs is not None and completion.advantage is not None
-    length = len(completion.token_ids)
-    columns = {"old_logprobs": completion.logprobs, "advantages": (completion.advantage,) * length}
-    return EncodedSequence(completion.token_ids, (True,) * length, columns, completion.finish == "length")
-
-
-def _with_advantages(group: Group, advantages: Sequence[float | None]) -> Group:
-    completions = [replace(c, advantage=a) for c, a in zip(group.completions, advantages, strict=True)]
-    return replace(group, completions=tuple(completions))
+    def _fresh(self, groups: Sequence[Group]) -> tuple[Sequence[Group], dict[str, float]]:
+        """The groups that are not older than `max_staleness` updates, and how old they were on average."""
+        if self.stale is None:
+            return groups, {}
+        now = self.stale.updates()
+        ages = [now - max(c.version or 0 for c in group.completions) for group in groups]
+        metrics = {"staleness/mean": float(np.mean(ages))} if ages else {}
+        if self.max_staleness is None:
+            return groups, metrics
+        fresh = [g for g, age in zip(groups, ages, strict=True) if age <= self.max_staleness]
+        return fresh, {**metrics, "staleness/dropped": float(len(groups) - len(fresh))}
 
 
 def rollout_metrics(groups: Sequence[Group], num_kept: int) -> dict[str, float]:
@@ -118,7 +135,6 @@ def rollout_metrics(groups: Sequence[Group], num_kept: int) -> dict[str, float]:
     lengths = [len(c.token_ids or ()) for c in completions]
     ended = [n for n, c in zip(lengths, completions, strict=True) if c.finish == "stop"]
     metrics = {
-        "frac_reward_zero_std": float(np.mean([all_equal(row) for row in scores])),
         "groups/kept": float(num_kept),
         "rewards/unscorable": float(len(completions) - len(known)),
         "completions/mean_length": float(np.mean(lengths)),
@@ -128,9 +144,11 @@ def rollout_metrics(groups: Sequence[Group], num_kept: int) -> dict[str, float]:
     }
     if ended:
         metrics["completions/mean_terminated_length"] = float(np.mean(ended))
+    if any(len(row) > 1 for row in scores):  # completions alone have none to differ from
+        metrics["frac_reward_zero_std"] = float(np.mean([all_equal(row) for row in scores]))
+        metrics["reward_std"] = float(np.mean([standard_deviation(row) for row in scores]))
     if known:
         metrics["reward"] = float(np.mean(known))
-        metrics["reward_std"] = float(np.mean([standard_deviation(row) for row in scores]))
     for name in dict.fromkeys(chain.from_iterable(c.rewards for c in completions)):
         values = [r for r in (c.rewards.get(name) for c in completions) if r is not None]
         if values:

@@ -6,7 +6,7 @@ into the groups here, as columns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from strop.batch import Batch
 from strop.data.encoded import EncodedGroup, EncodedSequence
 from strop.data.pack import pack
 from strop.lazy import lazy_module
-from strop.model.forward import LanguageModel, forward
+from strop.model.forward import Model
 from strop.train.refcache import ReferenceCache, sequence_key
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Reference:
         cache: where its log-probs of fixed data are kept; None computes them every time.
     """
 
-    model: LanguageModel
+    model: Model
     identity: str
     precision: str
     cache: ReferenceCache | None
@@ -75,15 +75,27 @@ class Reference:
 
 
 def sequence_logprobs(
-    model: LanguageModel, groups: Sequence[EncodedGroup], *, temperature: float, max_tokens: int, device: str
+    model: Model, groups: Sequence[EncodedGroup], *, temperature: float, max_tokens: int, device: str
 ) -> list[list[Numbers]]:
     """Log-probs of every sequence's trained tokens, without gradient: one list a group, one array a sequence."""
+
+    def run(batch: Batch) -> torch.Tensor:
+        return model(batch, temperature=temperature).logprobs
+
+    return sequence_numbers(run, groups, max_tokens=max_tokens, device=device)
+
+
+def sequence_numbers(
+    run: Callable[[Batch], torch.Tensor], groups: Sequence[EncodedGroup], *, max_tokens: int, device: str
+) -> list[list[Numbers]]:
+    """What `run` gives at every sequence's trained tokens ([N] a batch), without gradient; as `sequence_logprobs`."""
+    if not groups:
+        return []
     step = pack([_bare(group) for group in groups], max_tokens=max_tokens, device=device, splittable=True)
     by_number: dict[int, Numbers] = {}
     with torch.no_grad():
         for batch in step.batches:
-            logprobs = forward(model, batch, temperature=temperature).logprobs
-            by_number.update(zip(batch.sequence_ids, _by_sequence(logprobs, batch), strict=True))
+            by_number.update(zip(batch.sequence_ids, _by_sequence(run(batch), batch), strict=True))
     numbers = iter(range(len(by_number)))
     return [[by_number[next(numbers)] for _ in group.sequences] for group in groups]
 

@@ -7,12 +7,15 @@ of it, and writes columns that hold one number a trained token. What they measur
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from strop import dist
+from strop.batch import Batch
 from strop.data.encoded import EncodedGroup, EncodedSequence
 from strop.token_credit import (
     GAE,
@@ -23,8 +26,30 @@ from strop.token_credit import (
     kl_shaped_rewards,
     terminal_reward,
 )
-from strop.train.annotate import spread, trained_ids
+from strop.train.annotate import sequence_numbers, spread, trained_ids
 from strop.train.control import KLControl
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """What the critic says before each token of a rollout, asked once, before anything is trained on it.
+
+    Attributes: critic: values [N] of a batch.
+    """
+
+    critic: Callable[[Batch], Tensor]
+    max_tokens: int
+    device: str
+
+    def __call__(self, groups: Sequence[EncodedGroup]) -> tuple[EncodedGroup, ...]:
+        """The same groups with the column `old_values`."""
+        if not groups:
+            return ()
+        found = sequence_numbers(self.critic, groups, max_tokens=self.max_tokens, device=self.device)
+        return with_numbers(groups, "old_values", [numbers for row in found for numbers in row])
 
 
 @dataclass(slots=True)
@@ -132,7 +157,9 @@ def scores_of(groups: Sequence[EncodedGroup]) -> list[float]:
     return [float(score) for score in scores if not isinstance(score, tuple)]
 
 
-def with_numbers(groups: Sequence[EncodedGroup], name: str, rows: Sequence[Numbers]) -> tuple[EncodedGroup, ...]:
+def with_numbers(
+    groups: Sequence[EncodedGroup], name: str, rows: Sequence[NDArray[np.floating[Any]]]
+) -> tuple[EncodedGroup, ...]:
     """The groups with a token column: a row of `rows` at each sequence's trained tokens, nan elsewhere."""
     left = iter(rows)
     return tuple(
@@ -141,5 +168,7 @@ def with_numbers(groups: Sequence[EncodedGroup], name: str, rows: Sequence[Numbe
     )
 
 
-def _with_column(group: EncodedGroup, sequence: EncodedSequence, name: str, numbers: Numbers) -> EncodedSequence:
+def _with_column(
+    group: EncodedGroup, sequence: EncodedSequence, name: str, numbers: NDArray[np.floating[Any]]
+) -> EncodedSequence:
     return replace(sequence, columns={**sequence.columns, name: spread(sequence, group, numbers)})

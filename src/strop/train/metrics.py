@@ -169,7 +169,16 @@ class MetricSums:
         local = [number for name in names for number in self._numbers.get(name, (0.0, 0.0))]
         summed = dist.sum_numbers(local)
         pairs = zip(names, summed[::2], summed[1::2], strict=True)
-        return {**{name: total / count for name, total, count in pairs if count > 0}, **self._extreme}
+        means = {name: total / count for name, total, count in pairs if count > 0}
+        return {**means, **margins(means), **self._extreme}
+
+
+def margins(means: Mapping[str, float]) -> dict[str, float]:
+    """rewards/margins where it is not measured pair by pair: the difference of both sides' means, as TRL's for KTO."""
+    chosen, rejected = means.get("rewards/chosen"), means.get("rewards/rejected")
+    if "rewards/margins" in means or chosen is None or rejected is None:
+        return {}
+    return {"rewards/margins": chosen - rejected}
 
 
 def _extreme(name: str) -> Callable[[float, float], float] | None:

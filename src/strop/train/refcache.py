@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from strop.model.adapter import base_tensors
 from strop.train.checkpoint import tensor_bytes
 
 if TYPE_CHECKING:
@@ -177,9 +178,12 @@ def model_hash(folder: Path) -> str:
 
 
 def module_hash(module: nn.Module, config: Mapping[str, Any]) -> str:
-    """sha256 over a module's parameters and buffers (name order; dtype, shape, bytes) and its plain config."""
+    """sha256 over a module's parameters and buffers (name order; dtype, shape, bytes) and its plain config.
+
+    An adapter is no part of it: the hash is that of the base model.
+    """
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode() + b"\n")
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(base_tensors(module).items()):
         digest.update(f"{json.dumps(name)} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor_bytes(tensor))
     return digest.hexdigest()

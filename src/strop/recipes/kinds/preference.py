@@ -6,11 +6,43 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from strop.model.adapter import LoRA
-from strop.objectives import DPO, IPO, Hinge, IPOSum
+from strop.objectives import (
+    CPO,
+    DPO,
+    DPOP,
+    IPO,
+    ORPO,
+    RDPO,
+    APODown,
+    APOZero,
+    DPONorm,
+    Hinge,
+    IPOSum,
+    RefFreeDPO,
+    RobustDPO,
+    SimPO,
+    SLiC,
+)
 from strop.recipes.parts import PAIRS, Data, Found, Optimizer, Schedule, Training
 from strop.train.optim import AdamW, Linear
 
-PreferenceObjective = DPO | IPO | IPOSum | Hinge
+PreferenceObjective = (
+    DPO
+    | RobustDPO
+    | DPOP
+    | DPONorm
+    | RDPO
+    | IPO
+    | IPOSum
+    | Hinge
+    | APOZero
+    | APODown
+    | ORPO
+    | SimPO
+    | CPO
+    | SLiC
+    | RefFreeDPO
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from strop.credit import GroupRelative, LeaveOneOut
 from strop.model.adapter import LoRA
-from strop.objectives import GRPO
+from strop.objectives import CISPO, DPPO, GRPO, GSPO, RLOO, GSPOToken
 from strop.recipes.parts import (
     Data,
     Found,
@@ -20,10 +20,13 @@ from strop.recipes.parts import (
     rewards_problems,
 )
 from strop.rewards import RewardSettings
+from strop.rollout.corrections import Correction
+from strop.rollout.dynamic import DynamicSampling
+from strop.token_credit import ReinforcePP, ReinforcePPBaseline
 from strop.train.optim import AdamW, Constant
 
-PolicyObjective = GRPO
-Advantage = GroupRelative | LeaveOneOut
+PolicyObjective = GRPO | GSPO | GSPOToken | CISPO | RLOO | DPPO
+Advantage = GroupRelative | LeaveOneOut | ReinforcePP | ReinforcePPBaseline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +37,13 @@ class RLStage:
         num_generations: completions a prompt (G).
         passes: times each rollout is trained on; minibatches: optimizer steps a pass.
         mask_truncated: leave completions cut by the length limit out of loss and baseline.
+        missing_eos_penalty: subtract this from the score of such completions instead.
+        dynamic_sampling: replace prompts whose answers score all the same by others (DAPO).
+        reset_reference_every: put the policy's weights into the reference each so many steps; 0 never.
+        correction: weigh tokens by how likely the policy finds what the sampler drew, both measured;
+            for a sampler that differs from the trainer.
+        sync_every: sample with a copy of the policy that is renewed each so many steps; 1 samples
+            with the policy itself. max_staleness: leave out what was sampled more updates ago.
     """
 
     takes: ClassVar[tuple[str, ...]] = ()
@@ -53,6 +63,12 @@ class RLStage:
     passes: int = 1
     minibatches: int = 1
     mask_truncated: bool = False
+    missing_eos_penalty: float = 0.0
+    dynamic_sampling: DynamicSampling | None = None
+    reset_reference_every: int = 0
+    correction: Correction | None = None
+    sync_every: int = 1
+    max_staleness: int | None = None
     sampling: Sampling = Sampling()
     advantage: Advantage = GroupRelative()
     adapter: LoRA | None = None
@@ -63,11 +79,42 @@ class RLStage:
 
     def problems(self) -> Found:
         """Counts, rewards, and sampling that training could not take."""
-        yield from at_least(self, ("num_generations", "passes", "minibatches"), 1)
-        if isinstance(self.advantage, GroupRelative | LeaveOneOut) and self.num_generations < 2:
+        yield from at_least(self, ("num_generations", "passes", "minibatches", "sync_every"), 1)
+        yield from at_least(self, ("missing_eos_penalty", "reset_reference_every", "max_staleness"), 0)
+        if not isinstance(self.advantage, ReinforcePP) and self.num_generations < 2:
             yield ("num_generations",), "must be at least 2: an advantage is relative to the group's other completions"
         if self.minibatches > max(1, self.training.batch_size):
             sizes = f"{self.minibatches} minibatches of {self.training.batch_size} prompts"
             yield ("minibatches",), f"{sizes}: must not be more than training.batch_size"
         yield from rewards_problems(self.rewards, needed="a stage of kind rl")
         yield from on_policy_problems(self.sampling)
+        yield from self._parts_that_do_not_fit()
+
+    def _parts_that_do_not_fit(self) -> Found:
+        labels = [reward.label or reward.name for reward in self.rewards]
+        named = self.dynamic_sampling.reward if self.dynamic_sampling is not None else None
+        if named is not None and named not in labels:
+            known = ", ".join(labels) or "none"
+            yield ("dynamic_sampling", "reward"), f"no reward is called {named!r}; there are: {known}"
+        if self.mask_truncated and self.missing_eos_penalty > 0:
+            yield (
+                ("missing_eos_penalty",),
+                "mask_truncated leaves those completions out, so nothing is left to penalise",
+            )
+        if self.reset_reference_every and not self.wants_reference:
+            yield (
+                ("reset_reference_every",),
+                "there is no reference: the KL has no weight, in the loss or in the reward",
+            )
+        if self.reset_reference_every and self.adapter is not None:
+            yield ("reset_reference_every",), "an adapter's reference is its base model, which does not change"
+        if self.max_staleness is not None and self.sync_every == 1:
+            yield ("max_staleness",), "nothing is stale while the policy itself samples; set sync_every too"
+        if self.objective.weighted and self.correction is None:
+            yield ("objective", "weighted"), "is set by a correction; give one, as correction=token_tis"
+
+    @property
+    def wants_reference(self) -> bool:
+        """Whether the KL to the reference has a weight, in the loss or in the reward."""
+        in_reward = isinstance(self.advantage, LeaveOneOut | ReinforcePP) and self.advantage.beta > 0
+        return in_reward or "ref_logprobs" in self.objective.needs

@@ -14,20 +14,22 @@ from strop.data.source import Fixed, rows
 from strop.evaluate.heldout import evaluate_objective
 from strop.evaluate.sampled import evaluate_samples, write_groups
 from strop.evaluate.statistics import Measure
+from strop.model.adapter import WithoutAdapter, base_of, layers_of
 from strop.model.forward import LanguageModel, Model
+from strop.model.head import reads_last
 from strop.model.load import choose_device, load, load_tokenizer
 from strop.objectives import Objective
 from strop.recipes.arithmetic import num_steps
 from strop.recipes.context import Context, StageResult
-from strop.recipes.fit import Job, fit
+from strop.recipes.fit import Finished, Job, fit
 from strop.recipes.inputs import Loaded, Prompts, Split, load_groups, rows_of
-from strop.recipes.settings import PreferenceStage, RLStage, Sampling, TrainingStage
+from strop.recipes.settings import Data, OnPolicyStage, PreferenceStage, Sampling, TrainingStage
 from strop.rewards import score
 from strop.rollout.rollouts import Sampler
 from strop.rollout.sampler import Sampled, sample
 from strop.train.annotate import Reference
 from strop.train.learner import Learner
-from strop.train.loop import Annotate, Packing, Passes
+from strop.train.loop import Annotate, Packing, Passes, annotated
 from strop.train.refcache import ReferenceCache, model_hash, module_hash
 
 Check = Callable[[dict[str, float]], None]
@@ -51,21 +53,34 @@ def open_training(stage: TrainingStage, context: Context) -> tuple[LanguageModel
         seed=context.recipe.seed,
         gradient_checkpointing=stage.training.gradient_checkpointing,
         trainable=True,
+        adapter=stage.adapter,
         say=partial(context.event, "note"),
     )
     return model, Chat(load_tokenizer(context.model), stage.data.system), data
 
 
+def open_frozen(path: str, settings: Data, context: Context) -> tuple[LanguageModel, Chat]:
+    """A model that only answers, and its way of writing."""
+    return load_frozen(path, context), Chat(load_tokenizer(path), settings.system)
+
+
+def load_frozen(path: str, context: Context) -> LanguageModel:
+    """A model that is not trained."""
+    device, precision, seed = choose_device(context.recipe.device), context.recipe.precision, context.recipe.seed
+    return load(path, device=device, precision=precision, seed=seed, say=partial(context.event, "note"))
+
+
 def fit_fixed(
     stage: TrainingStage,
     context: Context,
-    model: LanguageModel,
+    model: Model,
     chat: Chat,
     split: Split,
     objective: Objective,
     *,
     annotations: tuple[Annotate, ...] = (),
     check_first: Check | None = None,
+    finish: Callable[[], Finished] | None = None,
 ) -> StageResult:
     """Train on rows that stand in a file."""
     assert stage.data is not None
@@ -74,7 +89,8 @@ def fit_fixed(
     batch_size = stage.training.batch_size
 
     def held_out() -> dict[str, Measure]:
-        return evaluate_objective(model, split.held_out, objective, packing.max_tokens, packing.device)
+        groups, _ = annotated(annotations, split.held_out, {})
+        return evaluate_objective(model, groups, objective, packing.max_tokens, packing.device)
 
     job = Job(
         context=context,
@@ -89,6 +105,7 @@ def fit_fixed(
         check_first=check_first,
         begin={"data": split.data.said, "held out": rows_of(len(split.held_out)), "batch": arithmetic(stage, steps)},
         annotations=annotations,
+        finish=finish,
     )
     return replace(fit(job), data={**split.data.summary, "held_out": len(split.held_out)})
 
@@ -112,7 +129,8 @@ def learner_of(
 def packing_of(stage: TrainingStage, model: Model, objective: Objective) -> Packing:
     """How the stage's groups become micro-batches."""
     tokens = stage.training.micro_batch_tokens or micro_batch_tokens(model.device)
-    return Packing(tokens, model.device, splittable=all(r.unit != "group" for r in objective.reductions))
+    splittable = all(r.unit != "group" for r in objective.reductions)
+    return Packing(tokens, model.device, splittable=splittable, read_last=reads_last(model))
 
 
 def needed_rows(stage: TrainingStage, num_rows: int, seed: int) -> list[int]:
@@ -134,8 +152,8 @@ def with_reference(stage: PreferenceStage, context: Context, model: LanguageMode
     context.phase("annotating")
     reference = reference_of(stage.reference, context, model, cached=True)
     needed = needed_rows(stage, len(split.train), context.seed)
-    annotated = dict(zip(needed, reference([split.train[i] for i in needed]), strict=True))
-    train = [annotated.get(i, group) for i, group in enumerate(split.train)]
+    known = dict(zip(needed, reference([split.train[i] for i in needed]), strict=True))
+    train = [known.get(i, group) for i, group in enumerate(split.train)]
     held_out = list(reference(split.held_out))
     assert reference.cache is not None
     name = stage.reference or "the starting model"
@@ -147,25 +165,8 @@ def with_reference(stage: PreferenceStage, context: Context, model: LanguageMode
 def reference_of(
     path: str | None, context: Context, policy: LanguageModel, *, cached: bool, temperature: float = 1.0
 ) -> Reference:
-    """The frozen reference: another model where one is named or where the policy will move on while it is asked.
-
-    For fixed data all of its log-probs are taken before step 0, so the starting policy can stand in
-    for itself and no second model is held.
-    """
-    start = context.model
-    own = path is None or path == start
-    name = start if path is None else path
-    resumed = (context.stage_dir / "checkpoints").exists()
-    model = policy
-    if not (own and cached) or resumed:
-        model = load(
-            name,
-            device=policy.device,
-            precision=context.recipe.precision,
-            seed=context.recipe.seed,
-            trainable=own and cached,  # as the policy was when it stood in: in bf16 that computes other bits
-            say=partial(context.event, "note"),
-        )
+    """The frozen reference and, where its data is fixed, the file that its log-probs are kept in."""
+    model, name = reference_model(path, context, policy, cached=cached)
     identity = identity_of(name, model)
     cache = None
     if cached:
@@ -182,10 +183,50 @@ def reference_of(
     )
 
 
-def identity_of(path: str, model: LanguageModel) -> str:
+def reference_model(path: str | None, context: Context, policy: LanguageModel, *, cached: bool) -> tuple[Model, str]:
+    """The reference, and what it was loaded from: another model only where the policy cannot stand in for it.
+
+    A policy under an adapter is its own base model with the adapter off, at any time. Any other one is its own
+    reference before step 0, which serves for fixed data, all of whose log-probs are taken then.
+
+    Raises: ValueError if an adapter that has learned something is trained on and no reference is named.
+    """
+    start = context.model
+    path = None if path is None else context.resolve(path)
+    if layers_of(policy.module):
+        base = base_of(start)
+        if path is None and base != start:
+            raise ValueError(
+                f"{start} is an adapter, so with the adapter off the policy is its base model and not the one that "
+                f"training starts from; name the reference: reference={start} or reference={base}"
+            )
+        if path is None or same_place(path, base):
+            return WithoutAdapter(policy), base
+    own = path is None or path == start
+    name = start if path is None else path
+    resumed = (context.stage_dir / "checkpoints").exists()
+    if own and cached and not resumed and not layers_of(policy.module):
+        return policy, name
+    model = load(
+        name,
+        device=policy.device,
+        precision=context.recipe.precision,
+        seed=context.recipe.seed,
+        trainable=own and cached,  # as the policy was when it stood in: in bf16 that computes other bits
+        say=partial(context.event, "note"),
+    )
+    return model, name
+
+
+def same_place(path: str, other: str) -> bool:
+    """Whether two names mean one folder, or one name of a hub."""
+    return path == other or (Path(path).is_dir() and Path(path).resolve() == Path(other).resolve())
+
+
+def identity_of(path: str, model: Model) -> str:
     """The hash of a model's weights: of its files where there are some, of its tensors otherwise."""
     folder = Path(path)
-    if folder.is_dir() and any(folder.glob("*.safetensors")):
+    if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
         return model_hash(folder)
     return module_hash(model.module, model.module.config.to_dict())
 
@@ -227,7 +268,7 @@ def num_positions(model: LanguageModel) -> int:
 
 
 def sampled_measures(
-    stage: RLStage, context: Context, chat: Chat, prompts: Prompts, model: LanguageModel
+    stage: OnPolicyStage, context: Context, chat: Chat, prompts: Prompts, model: LanguageModel
 ) -> dict[str, Measure]:
     """Greedy answers to held-out prompts, scored by the stage's rewards."""
     greedy = replace(stage.sampling, temperature=0.0)
@@ -253,7 +294,8 @@ def check_rollout(first: dict[str, float], *, dtype: torch.dtype) -> None:
 
 def check_reference(first: dict[str, float]) -> None:
     """The policy is its own reference before the first step, so every log-ratio is 0."""
-    worst = max(abs(first[name]) for name in ("rewards/chosen", "rewards/rejected"))
+    sides = ("rewards/chosen", "rewards/rejected")  # of unpaired rows a step may lack one
+    worst = max(abs(first[name]) for name in sides if name in first)
     if worst > 1e-2:
         raise RuntimeError(
             f"the reference's log-probs differ from the policy's before the first step (mean reward {worst:.2g}, "
@@ -261,7 +303,18 @@ def check_reference(first: dict[str, float]) -> None:
         )
 
 
+def check_kl(first: dict[str, float], *, dtype: torch.dtype) -> None:
+    """The policy that sampled is its own reference before the first step, so their KL is 0."""
+    limit = {torch.float32: 1e-4, torch.bfloat16: 0.05}[dtype]
+    if abs(first["kl"]) > limit:
+        raise RuntimeError(
+            f"the reference's log-probs differ from the policy's before the first step (KL {first['kl']:.2g} nats a "
+            f"token, not 0; the limit is {limit:g}); the reference is not the model that training starts from"
+        )
+
+
 def arithmetic(stage: TrainingStage, steps: int, extra: str = "") -> str:
     """The steps and what each takes, in words."""
-    what = {"sft": "rows", "preference": "pairs", "rl": "prompts"}.get(stage.kind, "groups")
+    other = "prompts" if isinstance(stage, OnPolicyStage) else "groups"
+    what = {"sft": "rows", "preference": "pairs", "unpaired": "rows"}.get(stage.kind, other)
     return f"{steps} steps x {stage.training.batch_size} {what} {extra}".strip()

@@ -17,13 +17,13 @@ from strop.evaluate.likelihood import likelihoods
 from strop.evaluate.sampled import Evaluation, evaluate_samples, write_groups
 from strop.evaluate.statistics import Measure, paired
 from strop.model.forward import LanguageModel
-from strop.model.load import choose_device, load, load_tokenizer
+from strop.model.load import load_tokenizer
 from strop.objectives import SFT
 from strop.recipes.context import Context, StageResult
 from strop.recipes.inputs import Encoded, Loaded, encode_all, load_groups, prompts_of
 from strop.recipes.parts import PAIRS, TEXTS
 from strop.recipes.settings import Data, EvaluateStage
-from strop.recipes.stages.common import micro_batch_tokens, num_positions, sampler
+from strop.recipes.stages.common import load_frozen, micro_batch_tokens, num_positions, open_frozen, sampler
 from strop.rewards import load_rewards, score
 from strop.types import Group
 
@@ -67,7 +67,7 @@ def _sampled(stage: EvaluateStage, settings: Data, data: Loaded, context: Contex
 
 
 def _answers(path: str, stage: EvaluateStage, settings: Data, groups: Sequence[Group], context: Context) -> Evaluation:
-    model, chat = _open(path, settings, context)
+    model, chat = open_frozen(path, settings, context)
     budget = num_positions(model) - stage.sampling.max_completion_length
     prompts = prompts_of(groups, chat, budget, context)
     draw = sampler(model, chat, stage.sampling, context.seed, stage.num_samples)
@@ -76,22 +76,13 @@ def _answers(path: str, stage: EvaluateStage, settings: Data, groups: Sequence[G
     return evaluate_samples(prompts.groups, prompts.ids, draw, chat.decode, scores, context.phase)
 
 
-def _open(path: str, settings: Data, context: Context) -> tuple[LanguageModel, Chat]:
-    return _load(path, context), Chat(load_tokenizer(path), settings.system)
-
-
-def _load(path: str, context: Context) -> LanguageModel:
-    device, precision, seed = choose_device(context.recipe.device), context.recipe.precision, context.recipe.seed
-    return load(path, device=device, precision=precision, seed=seed, say=partial(context.event, "note"))
-
-
 # Given answers.
 
 
 def _given(settings: Data, data: Loaded, context: Context) -> StageResult:
     """How likely the rows' own answers are, row by row into samples.jsonl as well."""
     began = time.perf_counter()
-    model, chat = _open(context.model, settings, context)
+    model, chat = open_frozen(context.model, settings, context)
     limit = num_positions(model)
     rows = encode_all(data.groups, chat, limit, context)
     account = data.without(rows.dropped)
@@ -142,4 +133,4 @@ def _losses(model: LanguageModel, rows: Encoded, context: Context, others: Encod
 
 def _baseline(context: Context) -> LanguageModel:
     assert "baseline" in context.models
-    return _load(context.models["baseline"], context)
+    return load_frozen(context.models["baseline"], context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from strop.recipes.context import Context, StageResult
+from strop.recipes.feedback import with_content, without_repeats
 from strop.recipes.inputs import hold_out
 from strop.recipes.settings import PreferenceStage
 from strop.recipes.stages.common import check_reference, fit_fixed, open_training, with_reference
@@ -12,7 +13,9 @@ def run(stage: PreferenceStage, context: Context) -> StageResult:
     """Run the stage to its end."""
     context.phase("loading")
     model, chat, data = open_training(stage, context)
-    split = hold_out(data, context, chat, stage.eval_data, stage.training)
+    split = without_repeats(hold_out(data, context, chat, stage.eval_data, stage.training), context)
+    if "content" in stage.objective.needs:
+        split = with_content(split, chat)
     if "ref_logprobs" not in stage.objective.needs:
         return fit_fixed(stage, context, model, chat, split, stage.objective)
     split = with_reference(stage, context, model, split)
