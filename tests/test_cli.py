@@ -52,7 +52,7 @@ def failure(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 def test_every_verb_has_help() -> None:
     verbs = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
     assert set(verbs) == {
-        *("run", "quickstart", "eval", "validate", "inspect", "sample", "chat"),
+        *("run", "quickstart", "eval", "validate", "inspect", "methods", "advise", "sample", "chat"),
         *("report", "export", "ls", "cp", "doctor", "schema"),
     }
     for verb in verbs:
@@ -174,3 +174,37 @@ def test_doctor_names_what_is_wrong_with_the_threads(folder: Path, monkeypatch: 
 
 def test_schema_is_json_schema() -> None:
     assert json.loads(runner.invoke(app, ["schema"]).output)["title"] == "strop recipe"
+
+
+# Choosing a method.
+
+
+def test_methods_and_advice_are_printed_and_need_no_torch(folder: Path) -> None:
+    done = call("methods", code='assert "torch" not in sys.modules', cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("method ") and "arXiv:2305.18290" in done.stdout
+    done = call("advise", "pairs.jsonl", code='assert "torch" not in sys.modules', cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "\n  strop run dpo-norm model=MODEL data=pairs.jsonl\n" in done.stdout
+
+
+def test_methods_and_advice_as_json(folder: Path) -> None:
+    result = runner.invoke(app, ["methods", "--json"])
+    assert {row["name"] for row in json.loads(result.output)} >= {"sft", "dpo", "grpo", "ppo", "raft"}
+    result = runner.invoke(app, ["advise", "pairs.jsonl", "--parameters", "7B", "--gpu-memory", "24", "--json"])
+    found = json.loads(result.output)
+    assert found["advice"]["method"] == "dpo-norm" and found["data"]["comparisons"]["num"] == 40
+    assert "adapter.r=16" in found["advice"]["settings"]
+
+
+def test_advice_on_what_cannot_be_says_why(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for arguments, words in (
+        (("nowhere.jsonl",), "nowhere.jsonl"),
+        (("pairs.jsonl", "columsn.prompt=q"), "unknown; allowed: columns, kind, limit"),
+        (("pairs.jsonl", "--verifier", "number"), "compares with a column 'answer' that no row has"),
+        (("pairs.jsonl", "--parameters", "large"), "expected a number of weights, as 7B"),
+    ):
+        code, text = failure(capsys, monkeypatch, "advise", *arguments)
+        assert code == 2 and words in text, text

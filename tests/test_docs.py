@@ -30,11 +30,11 @@ from strop.recipes.shape import places
 from strop.recipes.yaml12 import parse
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
+PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("docs/methods/*.md")])
 LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *ROOT.glob("benchmarks/*.md")]
 RUN_DIR = "runs/dpo-20260101-120000-ab12"
 VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-READS = ("validate", "inspect", "ls", "schema", "doctor")
+READS = ("validate", "inspect", "methods", "advise", "ls", "schema", "doctor")
 """Verbs that only look; they really run."""
 
 

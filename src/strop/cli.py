@@ -187,6 +187,50 @@ def inspect(
 
 
 @app.command()
+def methods(as_json: AsJson = False) -> None:
+    """Compare the built-in methods.
+
+    What each takes, what it holds in memory, how many answers it samples, and its compute.
+    """
+    from strop.recipes.methods import as_text
+    from strop.recipes.methods import methods as built_in
+
+    if as_json:
+        return _print_json([method.to_json() for method in built_in()])
+    typer.echo(as_text(built_in()), nl=False)
+
+
+@app.command()
+def advise(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="a data file or folder")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="a data setting, as columns.prompt=question")
+    ] = None,
+    verifier: Annotated[
+        str | None, typer.Option(help="what can tell right from wrong: number, exact, ..., or file.py:function")
+    ] = None,
+    judge: Annotated[str | None, typer.Option(metavar="URL", help="a model that can compare answers")] = None,
+    model: Annotated[str | None, typer.Option(help="the model to train, a folder or hub name")] = None,
+    parameters: Annotated[str | None, typer.Option(help="its size where no folder tells it, as 7B")] = None,
+    gpu_memory: Annotated[float | None, typer.Option(metavar="GB", help="what the GPU has")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which method to begin with on some data.
+
+    By the rows' kind, number and labels, and by what else there is; with its command and the runner-up.
+    """
+    from strop.recipes import advise as adviser
+    from strop.recipes.inspecting import read_data
+
+    means = adviser.means_of(verifier, judge, model, parameters, gpu_memory)
+    dataset = read_data(data, settings or [])
+    seen, found = adviser.advise(dataset, data, means, settings or [])
+    if as_json:
+        return _print_json(adviser.to_json(seen, found))
+    typer.echo(adviser.as_text(seen, found, dataset.shape), nl=False)
+
+
+@app.command()
 def sample(
     model: Model,
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT", help="prompts; among them key=value of sampling")],

@@ -21,8 +21,10 @@ from strop.evaluate.statistics import (
     measure,
     measure_majority,
     measure_pass_at_k,
+    measure_vote,
     paired,
     pass_at_k,
+    weighted_vote,
     wilson,
     win_rate,
 )
@@ -267,3 +269,35 @@ def test_maj_at_k_leaves_out_what_nobody_judged() -> None:
 def test_no_torch() -> None:
     code = "import sys, strop.evaluate.statistics as s; s.measure([[1.0], [0.5]]); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_weighted_vote_with_equal_weights_is_the_majority() -> None:
+    random = np.random.default_rng(5)
+    for _ in range(20):
+        answers = [None if a == 3 else "abc"[a] for a in random.integers(0, 4, 7)]
+        correct = [float(a == "b") for a in answers]
+        assert weighted_vote(answers, [0.5] * 7, correct) == majority(answers, correct)
+    rows = [["a", "b", "a", None], ["b", "b", "a", "c"]]
+    right = [[float(a == "a") for a in row] for row in rows]
+    for k in (1, 2, 3, 4):
+        assert measure_vote(rows, [[2.0] * 4] * 2, right, k) == measure_majority(rows, right, k)
+
+
+def test_weights_decide_a_vote() -> None:
+    answers, correct = ["a", "b", "b", "c"], [1.0, 0.0, 0.0, 0.0]
+    assert weighted_vote(answers, [0.9, 0.3, 0.3, 0.0], correct) == 1.0
+    assert weighted_vote(answers, [0.6, 0.3, 0.3, 0.0], correct) == 0.5  # a tie is split
+    assert weighted_vote(answers, [0.5, 0.3, 0.3, 0.0], correct) == 0.0
+    assert weighted_vote(answers, [0.0] * 4, correct) == 0.0  # nothing has weight, so nothing wins
+    assert weighted_vote([None, "b"], [9.0, 0.1], [0.0, 1.0]) == 1.0
+    # Of three, "a" wins where it is there: in 3 of 4 choices.
+    assert measure_vote([answers], [[0.9, 0.3, 0.3, 0.0]], [correct], 3).value == pytest.approx(3 / 4)
+
+
+def test_voices_without_a_weight_are_left_out_and_negative_ones_refused() -> None:
+    assert measure_vote([["a", "b", "b"]], [[1.0, None, 0.5]], [[1.0, 0.0, 0.0]], 2).value == 1.0
+    assert measure_vote([["a", "b"]], [[1.0, None]], [[1.0, 0.0]], 2).n == 0
+    with pytest.raises(ValueError, match="negative weight"):
+        measure_vote([["a"]], [[-0.5]], [[1.0]], 1)
+    with pytest.raises(ValueError, match="must not be negative, got -0.5"):
+        weighted_vote(["a"], [-0.5], [1.0])

@@ -190,7 +190,6 @@ def test_an_ensemble_trains_a_policy(tiny: Any, tmp_path: Path, small_runs: Any)
     assert not torch.equal(*heads)
     (row,) = [row for row in small_runs.numbers(path) if row["stage"] == "grpo"]
     assert math.isfinite(row["rewards/ensemble/mean"]) and row["rewards/ensemble/std"] > 0
-    assert row["rewards/ensemble/unscorable"] == 0
     reasons = [c["reasons"]["ensemble"] for line in (path / "stages/grpo/rollouts").iterdir()
                for group in small_runs.lines(line) for c in group["completions"]]  # fmt: skip
     assert all(reason.startswith("members lie ") for reason in reasons)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from strop.batch import Batch
 from strop.model import attention
-from strop.model.attention import Plan, attend, plan
+from strop.model.attention import Plan, attend, plan, reading
 from strop.model.forward import forward
 from strop.model.load import prepare
 
@@ -68,6 +68,51 @@ def test_the_pieces_of_the_cascade_cover_the_rule_once(batch: Batch, planned: Pl
         assert not piece.causal and piece.q1 > piece.q0
         seen[piece.q0 : piece.q1, piece.k0 : piece.k1] += 1
     assert torch.equal(seen, by_hand(batch, None).int())
+
+
+READ = {
+    "the last of each leaf": lambda batch: batch.last.unique().tolist(),
+    "the predictors": lambda batch: batch.predictor.unique().tolist(),
+    "one": lambda batch: [60],
+    "all": lambda batch: list(range(batch.input_ids.shape[0])),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize("block", [192, 20])
+def test_the_pieces_of_some_rows_cover_the_rule_once(
+    name: str, block: int, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "BLOCK", block)
+    rows = READ[name](batch)
+    planned = plan(batch.layout, batch.position_ids)
+    seen = torch.zeros(len(planned.seen_until), len(planned.seen_until), dtype=torch.int)
+    merged = torch.zeros(len(seen), dtype=torch.bool)
+    for piece in reading(planned, rows):
+        size = torch.ones(piece.q1 - piece.q0, piece.k1 - piece.k0, dtype=torch.int)
+        seen[piece.q0 : piece.q1, piece.k0 : piece.k1] += size.tril() if piece.causal else size
+        assert not (piece.causal and merged[piece.q0 : piece.q1].any()), "a causal piece overwrites, so it comes first"
+        merged[piece.q0 : piece.q1] = True
+    assert torch.equal(seen[rows], by_hand(batch, None).int()[rows])
+
+
+@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (4, 1)])
+def test_attention_of_some_rows_is_the_formula(
+    name: str, heads: int, kv_heads: int, batch: Batch, planned: Plan
+) -> None:
+    rows = READ[name](batch)
+    tensors = inputs(batch.input_ids.shape[0], heads, kv_heads)
+    module = torch.nn.Identity()
+    module.strop_rows = torch.tensor(rows)
+    got = attend(module, *tensors, strop_plan=planned)[0][:, rows]
+    want = dense(*tensors, by_hand(batch, None), 0.25)[:, rows]
+    torch.testing.assert_close(got.double(), want, rtol=0, atol=2e-6)
+    weights = torch.randn(want.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    ours = torch.autograd.grad((got.double() * weights).sum(), tensors)
+    theirs = torch.autograd.grad((want * weights).sum(), tensors)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5 * float(b.abs().max()))
 
 
 def test_plan_knows_its_longest_path(batch: Batch, planned: Plan) -> None:

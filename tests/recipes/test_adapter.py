@@ -208,6 +208,7 @@ def other(bench: Bench, kind: str) -> dict[str, Any]:
         },
         "unpaired": {"data": bench.tiny.data("pairs")},
         "process": {"data": str(data)},
+        "reward": {"data": bench.tiny.data("pairs")},
         "ppo": {**bench.tiny.ppo(), "passes": 1, "minibatches": 1},
     }
     settings = {"name": "lora", "r": 4}
@@ -231,15 +232,20 @@ def test_other_losses_begin_where_the_policy_is_its_reference(
     assert loads == [bench.tiny.path("base")]
 
 
-def test_a_process_reward_model_keeps_its_head_with_the_adapter(bench: Bench, tmp_path: Path) -> None:
-    folder = bench.run(tmp_path, other(bench, "process")) / "stages/process"
-    plain = transformers.AutoModelForTokenClassification.from_pretrained(folder / "model")
+@pytest.mark.parametrize("kind", ["reward", "process"])
+def test_a_reward_model_keeps_its_head_with_the_adapter(kind: str, bench: Bench, tmp_path: Path) -> None:
+    folder = bench.run(tmp_path, other(bench, kind)) / "stages" / kind
+    auto = {
+        "reward": transformers.AutoModelForSequenceClassification,
+        "process": transformers.AutoModelForTokenClassification,
+    }[kind]
+    plain = auto.from_pretrained(folder / "model")
     held = load_file(folder / "adapter/adapter_model.safetensors")
     heads = {name: tensor for name, tensor in held.items() if ".lora_" not in name}
     assert {name.removeprefix("base_model.model."): tensor.shape for name, tensor in heads.items()} == {
         name: tensor.shape for name, tensor in plain.state_dict().items() if name.startswith("score")
     }
-    fresh = transformers.AutoModelForTokenClassification.from_pretrained(bench.tiny.path("base"), num_labels=1)
+    fresh = auto.from_pretrained(bench.tiny.path("base"), num_labels=1)
     wrapped = peft.PeftModel.from_pretrained(fresh, folder / "adapter")
     torch.testing.assert_close(logits(wrapped), logits(plain), rtol=0, atol=1e-5)
     assert float(logits(plain).abs().max()) > 1e-4, "the head is still 0"

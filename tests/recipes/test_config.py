@@ -111,7 +111,7 @@ def test_every_built_in_recipe_is_sound(name: str) -> None:
 
 
 def missing(recipe: Recipe) -> list[str]:
-    """What only the user can know: the model, each stage's data, and its rewards."""
+    """What only the user can know: the model or models, each stage's data, and its rewards."""
     pairs = ["model=m"] if recipe.model is None else []
     for stage in recipe.stages:
         before = f"{stage.name}." if len(recipe.stages) > 1 else ""
@@ -119,6 +119,8 @@ def missing(recipe: Recipe) -> list[str]:
             pairs.append(f"{before}data=rows.jsonl")
         if ("rewards",) in [path for path, _ in stage.problems()]:
             pairs.append(f"{before}rewards=number")
+        if "members" in stage.models and not stage.members:
+            pairs.append(f"{before}members=[a, b]")
     return pairs
 
 

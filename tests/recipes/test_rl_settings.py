@@ -103,14 +103,14 @@ def test_a_reference_is_wanted_where_the_kl_has_a_weight() -> None:
 
 
 def test_credit_that_needs_the_reference_comes_after_it() -> None:
-    select, credit = credit_of(stage("missing_eos_penalty=0.5"))
+    select, credit = credit_of(stage("missing_eos_penalty=0.5"), str)
     assert isinstance(select, Credited) and credit == () and select.missing_eos_penalty == 0.5
     assert not select.keep_equal
-    select, credit = credit_of(stage("objective.beta=0.1"))
+    select, credit = credit_of(stage("objective.beta=0.1"), str)
     assert isinstance(select, Credited) and select.keep_equal
-    select, (shaped,) = credit_of(stage(recipe="rloo"))
+    select, (shaped,) = credit_of(stage(recipe="rloo"), str)
     assert isinstance(select, Scored) and isinstance(shaped, ShapedGroupCredit) and select.missing_eos_penalty == 1.0
-    select, (to_go,) = credit_of(stage(recipe="reinforce-pp"))
+    select, (to_go,) = credit_of(stage(recipe="reinforce-pp"), str)
     assert isinstance(select, Scored) and isinstance(to_go, ReinforcePPCredit)
-    select, (whitened,) = credit_of(stage(recipe="reinforce-pp-baseline"))
+    select, (whitened,) = credit_of(stage(recipe="reinforce-pp-baseline"), str)
     assert isinstance(select, Credited) and isinstance(whitened, BaselineCredit) and select.keep_equal

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from strop.evaluate.best_of import best_of_k
-from strop.rollout.choose import Best, Each, Pair, best_and_worst, best_of, kept
+from strop.rollout.choose import Best, Each, Label, Pair, best_and_worst, best_of, kept
 from strop.rollout.filters import Correct, Finished, Threshold
 from strop.types import Completion, Group
 
@@ -132,3 +132,12 @@ def test_settings_say_what_they_cannot_be() -> None:
         Each(most=0)
     with pytest.raises(ValueError, match="pair.missing_eos_penalty must not be negative, got -1"):
         Pair(missing_eos_penalty=-1)
+
+
+def test_labels_say_which_answers_score_more() -> None:
+    rows, counts = Label(above=0.25)([group(0.0, 1.0, None, 0.25), group(None)])
+    assert [[(c.text, c.label) for c in row.completions] for row in rows] == [
+        [("a0", False), ("a1", True), ("a3", False)]
+    ]
+    assert counts == {"unscorable answers": 2}
+    assert Label(reward="r")([group(0.0, 1.0)])[0] == Label()([group(0.0, 1.0)])[0]

@@ -13,7 +13,7 @@ from strop import dist
 from strop.data.encoded import EncodedGroup, EncodedSequence
 from strop.token_credit import GAE, ReinforcePP, ReinforcePPBaseline, gae, kl_shaped_rewards, whiten
 from strop.train.control import AdaptiveKL, FixedKL, KLControl
-from strop.train.crediting import BaselineCredit, PPOCredit, ReinforcePPCredit, trained_numbers
+from strop.train.crediting import BaselineCredit, PPOCredit, ReinforcePPCredit, Values, trained_numbers
 
 GAP = (True, False, False, True, True)
 """A turn of somebody else's inside a completion."""
@@ -161,3 +161,15 @@ def test_a_first_token_without_a_prompt_has_no_credit() -> None:
     bare = [EncodedGroup((), (sequence(3),))]
     (group,) = credit()(bare)
     assert [math.isnan(x) for x in group.sequences[0].columns["advantages"]] == [True, False, False, False]
+
+
+def test_values_stand_at_the_tokens_they_were_asked_for(toys) -> None:
+    """A critic that says each token's own id: packed, split and written back, every id is where it was."""
+    ragged = toys.ragged(0, sizes=(1, 3, 2))
+    annotated = Values(lambda batch: batch.target.double(), max_tokens=20, device="cpu")(ragged)
+    for group, row in zip(annotated, ragged, strict=True):
+        for sequence, given in zip(group.sequences, row.sequences, strict=True):
+            predicted = [t and (i > 0 or bool(row.prompt_ids)) for i, t in enumerate(given.trained)]
+            want = [float(i) if p else math.nan for i, p in zip(given.ids, predicted, strict=True)]
+            np.testing.assert_array_equal(sequence.columns["old_values"], want)
+    assert Values(lambda batch: batch.target, max_tokens=20, device="cpu")([]) == ()

@@ -168,6 +168,16 @@ def test_sums_of_bf16_and_of_many_are_exact_to_float64() -> None:
     assert result["half"] == 1.0 and result["flag"] == 0.5
 
 
+def test_names_say_what_is_a_largest_and_a_smallest_entry() -> None:
+    """TRL's min_reward and max_reward, and .../max: the extreme over the whole step, not a mean over its parts."""
+    sums = MetricSums()
+    for part in ([3.0, -1.0], [2.0], []):
+        for name in ("max_reward", "min_reward", "ratio/max", "ratio/min", "mean_reward"):
+            sums.add(name, torch.tensor(part))
+    want = {"max_reward": 3.0, "min_reward": -1.0, "ratio/max": 3.0, "ratio/min": -1.0}
+    assert sums.result() == {**want, "mean_reward": pytest.approx(4 / 3)}
+
+
 def test_nan_is_not_hidden() -> None:
     sums = MetricSums()
     sums.add("x", torch.tensor([1.0, float("nan")]))

@@ -241,9 +241,7 @@ class _CascadeOfSome(torch.autograd.Function):
     """The same for pieces that do not cover all queries: the other rows of the result are zero."""
 
     @staticmethod
-    def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, pieces: tuple[Piece, ...], scale: float
-    ) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, pieces: tuple[Piece, ...], scale: float) -> Tensor:
         q, k, v = _by_kv_head(query, key, value)
         num_kv, repeat, length, width = q.shape
         result = query.new_zeros(1, length, num_kv * repeat, width)

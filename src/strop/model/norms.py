@@ -52,11 +52,17 @@ def _eps(norm: Any) -> float:
 
 
 class _RMSNorm(torch.autograd.Function):
-    """y = x r w with r = (mean(x^2) + eps)^(-1/2), over the last dimension."""
+    """y = x r w with r = (mean(x^2) + eps)^(-1/2), over the last dimension.
+
+    With g = grad * w and u = x r, the gradient is r (g - u mean(g u)). Layer norm's is
+    r (g - mean(g) - u mean(g u)) where its mean is 0, and torch has that as one pass over the
+    rows; r mean(g) is put back. This took half the time of the formula written out.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        r = torch.linalg.vecdot(x, x).div_(x.shape[-1]).add_(eps).rsqrt_().unsqueeze(-1)
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        r = length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, r)
         out: Tensor = (x * r).mul_(weight)
         return out
@@ -64,8 +70,10 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
         x, weight, r = ctx.saved_tensors
-        unit = x * r
-        grad_weight = (grad * unit).flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None
-        through = grad * weight
-        along = torch.linalg.vecdot(through, unit).div_(x.shape[-1]).unsqueeze(-1)
-        return through.sub_(unit.mul_(along)).mul_(r), grad_weight, None
+        width = x.shape[-1]
+        wanted = [True, ctx.needs_input_grad[1], False]
+        grad_x, grad_weight, _ = torch.ops.aten.native_layer_norm_backward(
+            grad, x, [width], torch.zeros_like(r), r, weight, None, wanted
+        )
+        mean = torch.mv(grad.reshape(-1, width), weight).div_(width).view_as(r)
+        return grad_x.add_(mean.mul_(r)), grad_weight, None

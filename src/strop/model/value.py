@@ -48,8 +48,8 @@ def bring_to_scale(critic: ScalarModel, *, mean: float, std: float) -> None:
     assert head.bias is not None, "transformers' token classifiers have a bias"
     with torch.no_grad():
         head.bias[-1] -= mean  # with two labels the score is logit[1] - logit[0]
-        head.weight /= std
-        head.bias /= std
+        head.weight.div_(std)
+        head.bias.div_(std)
 
 
 def write_critic(model: LanguageModel, folder: Path) -> None:

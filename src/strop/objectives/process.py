@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from strop.batch import PER_SEQUENCE, TOKEN_MEAN, Batch, Outputs, Reduction, Terms, sum_by_sequence
 from strop.lazy import lazy_module
+from strop.objectives.checks import positive
 
 if TYPE_CHECKING:
     import torch.nn.functional as F
@@ -75,9 +76,8 @@ class ProcessLoss:
     wrong_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        for side in ("right_weight", "wrong_weight"):
-            if getattr(self, side) <= 0:
-                raise ValueError(f"{side} must be positive, got {getattr(self, side)}")
+        positive("right_weight", self.right_weight)
+        positive("wrong_weight", self.wrong_weight)
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Terms:
         """Loss [N], one entry a labelled step: these are the batch's trained tokens."""
@@ -102,8 +102,7 @@ class ImplicitPRM:
     beta: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.beta <= 0:
-            raise ValueError(f"beta must be positive, got {self.beta}")
+        positive("beta", self.beta)
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Terms:
         """Loss [S]; Yuan et al. 2024, arXiv:2412.01981, section 3 (their L_CE).

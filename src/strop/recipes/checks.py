@@ -19,6 +19,8 @@ from strop.recipes.yaml12 import Path
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
 RESERVED = (*RECIPE_KEYS, "stages")
 DEVICES = ("auto", "cpu", "cuda")
+JUDGES = ("reward", "calibrate", "process")
+"""Stages whose models score answers: behind them a stage without a model starts from the recipe's, as before them."""
 
 
 def check(tree: Mapping[str, Any], stages: Sequence[Stage | None]) -> list[tuple[Path, str]]:
@@ -108,7 +110,7 @@ def _references(tree: Mapping[str, Any], stages: Sequence[Stage | None], index: 
     assert stage is not None
     earlier = {s.name: s for s in stages[:index] if s is not None}
     unknown = None in stages[:index]
-    models = [name for name, s in earlier.items() if "model" in s.leaves]
+    models = [name for name, s in earlier.items() if "model" in s.leaves and s.kind not in JUDGES]
     if "model" in stage.models and own_model(stage) is None and (models or not isinstance(tree.get("model"), str)):
         hint = f"model: @{models[-1]}" if models else "model=PATH, a model folder or a hub name"
         if models or not unknown:

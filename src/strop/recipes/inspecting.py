@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -33,20 +33,31 @@ def read(path: str, pairs: Sequence[str]) -> tuple[Dataset, Chat | None, Look]:
     given = dict(_pair(text) for text in pairs)
     model = given.pop("model", None)
     look = Look(*(_count(key, given.pop(key, None), default) for key, default in (("rows", 2), ("max_length", 2048))))
+    return _dataset(path, given, {"model", "rows", "max_length"}), None if model is None else _chat(model), look
+
+
+def read_data(path: str, pairs: Sequence[str]) -> Dataset:
+    """The data set alone, with settings of `data` such as `columns.prompt=question`.
+
+    Raises: ValueError for settings that are not known, and for data that cannot be read.
+    """
+    return _dataset(path, dict(_pair(text) for text in pairs), set())
+
+
+def _dataset(path: str, given: Mapping[str, str], others: set[str]) -> Dataset:
     known = {f.name for f in fields(Data)} - {"path"}
     unknown = [key for key in given if key.partition(".")[0] not in known]
     if unknown:
-        allowed = ", ".join(sorted({"model", "rows", "max_length", *known}))
+        allowed = ", ".join(sorted(others | known))
         raise RecipeError([Problem("", key, f"unknown; allowed: {allowed}") for key in unknown])
     stage = resolve(
         {"kind": "sft", "name": "inspect", "data": path}, [f"data.{k}={v}" for k, v in given.items()]
     ).stages[0]
     assert isinstance(stage, SFTStage) and stage.data is not None
     data = stage.data
-    dataset = load_dataset(
+    return load_dataset(
         data.path, kind=data.kind, columns=data.columns, split=data.split, limit=data.limit, system=data.system
     )
-    return dataset, None if model is None else _chat(model), look
 
 
 def split_sampling(arguments: Sequence[str]) -> tuple[Sampling, list[str]]:

@@ -21,19 +21,21 @@ from strop.recipes.settings import (
     OnlineStage,
     OnPolicyStage,
     PPOStage,
+    ProcessStage,
     Recipe,
+    RewardStage,
     RLStage,
     SampleStage,
     SearchStage,
-    SFTStage,
     Stage,
+    StepsStage,
     TrainingStage,
     UnpairedStage,
 )
 from strop.recipes.sources import builtin_names, source_of
 
 FORWARD, TRAINING = 2.0, 6.0
-"""FLOPs a parameter and token: a forward pass, and one with its backward pass (Kaplan et al. 2020, arXiv:2001.08361)."""
+"""FLOPs a parameter and token: a forward pass, and one with its backward pass (arXiv:2001.08361)."""
 PAPER = re.compile(r"^# Paper: (.+)$", re.MULTILINE)
 """How a recipe's file names where its method comes from."""
 WIDTH = 100
@@ -92,7 +94,7 @@ def method_of(recipe: Recipe, name: str) -> Method:
         kinds=tuple(stage.kind for stage in stages),
         takes=takes_of(stages[0]),
         trained=_together(trained_of(stage) for stage in stages),
-        frozen=_together(frozen_of(stage) for stage in stages),
+        frozen=_together(frozen_of(s) for s in [s for s in stages if isinstance(s, TrainingStage)] or stages),
         cached=_together(("reference",) if asks_before(stage) else () for stage in stages),
         samples=max(samples_of(stage) for stage in stages),
         rewards=any(("rewards",) in [path for path, _ in stage.problems()] for stage in stages),
@@ -120,15 +122,16 @@ def samples_of(stage: Stage) -> int:
         return stage.num_generations
     if isinstance(stage, SearchStage):
         return stage.method.num_samples if isinstance(stage.method, BestOfN) else stage.method.width
-    return getattr(stage, "num_samples", 0) if stage.kind in ("sample", "steps") else 0
+    return stage.num_samples if isinstance(stage, SampleStage | StepsStage) else 0
 
 
 def trained_of(stage: Stage) -> tuple[str, ...]:
     """Models that learn."""
     if not isinstance(stage, TrainingStage):
         return ()
-    own_critic = isinstance(stage, PPOStage) and stage.critic != SHARED
-    return ("policy", "critic") if own_critic else ("policy" if isinstance(stage, _POLICIES) else "scorer",)
+    if isinstance(stage, RewardStage | ProcessStage):
+        return ("reward model",)
+    return ("policy", "critic") if isinstance(stage, PPOStage) and stage.critic != SHARED else ("policy",)
 
 
 def frozen_of(stage: Stage) -> tuple[str, ...]:
@@ -158,7 +161,7 @@ def asks_before(stage: Stage) -> bool:
 
 def cost_of(stage: Stage) -> float | None:
     """FLOPs a parameter and token of a row; None where the number of steps in an answer decides."""
-    if stage.kind == "steps":
+    if isinstance(stage, StepsStage):
         return None
     decoding = FORWARD * samples_of(stage)
     if not isinstance(stage, TrainingStage):
@@ -187,20 +190,19 @@ def _together(parts: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for part in parts for name in part))
 
 
-_POLICIES = (SFTStage, UnpairedStage, OnPolicyStage) + ()
-
-
 # As text.
 
-NOTE = (
+NOTES = (
+    "trains: models that learn. holds: models beside them; one in brackets is asked once, before the first step.",
+    "samples: answers drawn for each prompt.",
     "compute: FLOPs a row and token, fine-tuning on one answer = 1; a row is an answer, a pair, or a prompt with its"
-    " samples. Rewards that are models come on top, a third for each sample they score."
+    " samples. Rewards that are models come on top, a third for each sample they score.",
 )
 
 
 def as_text(found: Sequence[Method], width: int = WIDTH) -> str:
     """A line of figures for each method, and one of words."""
-    heads = ("method", "takes", "trains", "holds beside", "samples", "compute")
+    heads = ("method", "trains", "holds", "samples", "compute", "takes")
     rows = [heads, *(_cells(method) for method in found)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
     lines = [_line(heads, widths)]
@@ -208,14 +210,15 @@ def as_text(found: Sequence[Method], width: int = WIDTH) -> str:
         lines.append(_line(row, widths))
         words = method.description + (f" ({method.paper})" if method.paper else "")
         lines += textwrap.wrap(words, width, initial_indent="    ", subsequent_indent="    ")
-    return "\n".join([*lines, "", *textwrap.wrap(NOTE, width)]) + "\n"
+    notes = [line for note in NOTES for line in textwrap.wrap(note, width)]
+    return "\n".join([*lines, "", *notes]) + "\n"
 
 
 def _cells(method: Method) -> tuple[str, ...]:
-    beside = ", ".join([*method.frozen, *(f"{name} before" for name in method.cached)])
-    compute = "" if method.relative is None else f"{method.relative:.1f}"
-    takes = ", ".join(method.takes)
-    return method.name, takes, ", ".join(method.trained) or "-", beside or "-", str(method.samples or "-"), compute or "?"
+    holds = ", ".join([*method.frozen, *(f"({name})" for name in method.cached)])
+    compute = "?" if method.relative is None else f"{method.relative:.1f}"
+    trains, samples = str(len(method.trained) or "-"), str(method.samples or "-")
+    return method.name, trains, holds or "-", samples, compute, ", ".join(method.takes)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

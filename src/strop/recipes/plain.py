@@ -30,7 +30,7 @@ def to_plain(recipe: Recipe) -> dict[str, Any]:
     out = plain(recipe)
     assert isinstance(out, dict)
     stages = out.pop("stages")
-    if len(stages) == 1 and stages[0]["name"] == recipe.name and stages[0]["model"] is None:
+    if len(stages) == 1 and stages[0]["name"] == recipe.name and stages[0].get("model") is None:
         stage = {k: v for k, v in stages[0].items() if k not in RECIPE_KEYS}
         return {**out, **stage}
     return {**out, "stages": stages}

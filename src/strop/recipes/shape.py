@@ -72,6 +72,7 @@ def fields_of(cls: type) -> Mapping[str, Shape]:
     return {f.name: shape_of(hints[f.name]) for f in _fields(cls)}
 
 
+@functools.cache
 def tag_of(cls: type) -> tuple[str, str] | None:
     """A dataclass's tag (key, value): its field `kind` or `name` with a one-value Literal."""
     for key in TAGS:

@@ -14,6 +14,7 @@ from strop.model.adapter import LoRA
 from strop.recipes import artifacts
 from strop.recipes.arithmetic import num_held_out, num_steps
 from strop.recipes.kinds.ppo import SHARED
+from strop.recipes.methods import holds_reference
 from strop.recipes.preflight import wrong_kind
 from strop.recipes.settings import Data, OnPolicyStage, PPOStage, Recipe, Stage, TrainingStage
 from strop.types import Group, content_to_json
@@ -132,10 +133,8 @@ def _adapter_memory(stage: TrainingStage, adapter: LoRA, folder: Path | None, nu
 
 def _asks_reference(stage: TrainingStage) -> bool:
     """Whether a reference model is held beside the trained one."""
-    if isinstance(stage, PPOStage):
-        return stage.kl.coefficient > 0
-    other = "reference" in artifacts.models_of(Recipe(name="", model=""), stage)
-    return other or (isinstance(stage, OnPolicyStage) and "ref_logprobs" in stage.objective.needs)
+    named = "reference" in artifacts.models_of(Recipe(name="", model=""), stage)
+    return holds_reference(stage) if isinstance(stage, OnPolicyStage) else named
 
 
 def num_parameters(folder: Path | None) -> int | None:

@@ -192,7 +192,7 @@ def open_model(path: str, device: str = "auto") -> _Member:
 
     Raises: ValueError naming the path where there is no model or tokenizer.
     """
-    return _opened(path, model_load.choose_device(device), _stamp(path))
+    return _opened(path, model_load.choose_device(device), stamp(path))
 
 
 @lru_cache(maxsize=8)
@@ -207,7 +207,7 @@ def _opened(path: str, device: str, stamp: int) -> _Member:
     return _Member(path, scorer, tokenizer, None if two_texts else WholeChat(tokenizer), read_figures(path), positions)
 
 
-def _stamp(path: str) -> int:
+def stamp(path: str) -> int:
     """When a folder's files last changed; 0 for a name."""
     folder = Path(path)
     return max((file.stat().st_mtime_ns for file in folder.iterdir()), default=0) if folder.is_dir() else 0

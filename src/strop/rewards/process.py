@@ -25,6 +25,7 @@ from strop.data.pack import pack
 from strop.data.steps import cut, encode_to_score, prompt_of, step_ends
 from strop.lazy import lazy_module
 from strop.objectives.process import implicit_step_rewards
+from strop.rewards.model import stamp
 from strop.types import Completion, Group, Verdict
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class ProcessReward:
         _check("process", self.separator, self.max_length)
 
     def __call__(self, groups: Sequence[Group]) -> list[list[Verdict]]:
-        model, chat, separator = _step_model(self.path, self.separator, self.device)
+        model, chat, separator = _step_model(self.path, self.separator, self.device, stamp(self.path))
         pieces = [[cut(c.text, separator) for c in group.completions] for group in groups]
         logits = step_logits(
             model, chat, groups, pieces,
@@ -139,8 +140,8 @@ class ImplicitProcessReward:
             raise ValueError(f"implicit_process.beta must be positive, got {self.beta}")
 
     def __call__(self, groups: Sequence[Group]) -> list[list[Verdict]]:
-        trained, reference = (_language_model(path, self.device) for path in self.path)
-        chat = _chat(self.path[0])
+        trained, reference = (_language_model(path, self.device, stamp(path)) for path in self.path)
+        chat = _chat(self.path[0], stamp(self.path[0]))
         encoded = [[_answer(group, c, chat, self.max_length) for c in group.completions] for group in groups]
         asked = [_together(row) for row in encoded]
         asked = [group for group in asked if group.sequences]
@@ -255,20 +256,20 @@ def _read(
 
 
 @lru_cache(maxsize=2)
-def _step_model(path: str, separator: str | None, device: str) -> tuple[Model, Chat, str]:
-    """The model, its way of writing prompts, and what ends a step."""
+def _step_model(path: str, separator: str | None, device: str, changed: int) -> tuple[Model, Chat, str]:
+    """The model, its way of writing prompts, and what ends a step; loaded once while its files stay the same."""
     own = separator if separator is not None else separator_of(path)
     model = model_head.load_scalar(path, reads="token", device=model_load.choose_device(device), say=_quiet)
-    return model, _chat(path), own
+    return model, _chat(path, changed), own
 
 
 @lru_cache(maxsize=4)
-def _language_model(path: str, device: str) -> Model:
+def _language_model(path: str, device: str, changed: int) -> Model:
     return model_load.load(path, device=model_load.choose_device(device), say=_quiet)
 
 
 @lru_cache(maxsize=4)
-def _chat(path: str) -> Chat:
+def _chat(path: str, changed: int) -> Chat:
     return Chat(model_load.load_tokenizer(path))
 
 

@@ -99,7 +99,10 @@ class BeamSearch:
 
 def _distinct(row: Sequence[Beginning]) -> list[Beginning]:
     """The first of each sequence of tokens."""
-    return list({b.ids: b for b in reversed(row)}.values())[::-1]
+    found: dict[tuple[int, ...], Beginning] = {}
+    for beginning in row:
+        found.setdefault(beginning.ids, beginning)
+    return list(found.values())
 
 
 def _best(row: Sequence[Beginning], count: int) -> list[Beginning]:

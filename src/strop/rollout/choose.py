@@ -124,6 +124,29 @@ class Each:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """Every scored answer, labelled desirable if it scores more than `above`: for KTO and outcome models.
+
+    Attributes: reward: one of the rewards in place of the score.
+    """
+
+    name: Literal["label"] = "label"
+    above: float = 0.5
+    reward: str | None = None
+
+    def __call__(self, groups: Sequence[Group]) -> Kept:
+        check_scored(groups, self.reward, "label")
+        rows, counts = list[Group](), Counter[str]()
+        for group in groups:
+            scored = [(value, c) for c in group.completions if (value := value_of(c, self.reward)) is not None]
+            if len(scored) < len(group.completions):
+                counts["unscorable answers"] += len(group.completions) - len(scored)
+            if scored:
+                rows.append(replace(group, completions=tuple(replace(c, label=v > self.above) for v, c in scored)))
+        return rows, counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
     """The best and the worst answer of each prompt, best first: preference pairs of the model's own answers.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from strop.credit import GroupRelative, LeaveOneOut
+from strop.credit import GroupRelative, LeaveOneOut, ProcessRelative
 from strop.model.adapter import LoRA
 from strop.objectives import CISPO, DPPO, GRPO, GSPO, RLOO, GSPOToken
 from strop.recipes.parts import (
@@ -19,14 +19,16 @@ from strop.recipes.parts import (
     on_policy_problems,
     rewards_problems,
 )
-from strop.rewards import RewardSettings
+from strop.rewards import Custom, ImplicitProcessReward, ProcessReward, RewardSettings
 from strop.rollout.corrections import Correction
 from strop.rollout.dynamic import DynamicSampling
 from strop.token_credit import ReinforcePP, ReinforcePPBaseline
 from strop.train.optim import AdamW, Constant
 
 PolicyObjective = GRPO | GSPO | GSPOToken | CISPO | RLOO | DPPO
-Advantage = GroupRelative | LeaveOneOut | ReinforcePP | ReinforcePPBaseline
+Advantage = GroupRelative | LeaveOneOut | ReinforcePP | ReinforcePPBaseline | ProcessRelative
+SCORES_STEPS = (ProcessReward, ImplicitProcessReward, Custom)
+"""Rewards that may score steps; a user's own does by the verdicts it returns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,17 @@ class RLStage:
         yield from rewards_problems(self.rewards, needed="a stage of kind rl")
         yield from on_policy_problems(self.sampling)
         yield from self._parts_that_do_not_fit()
+        yield from self._steps()
+
+    def _steps(self) -> Found:
+        """Credit for steps that nothing scores, or that an objective of whole sequences could not use."""
+        if not isinstance(self.advantage, ProcessRelative):
+            return
+        if self.rewards and not any(isinstance(reward, SCORES_STEPS) for reward in self.rewards):
+            yield ("advantage",), "process needs a reward that scores steps, as rewards={name: process, path: @prm}"
+        if isinstance(self.objective, GSPO | RLOO):
+            text = f"{self.objective.name} has one ratio a completion; process gives each token its own advantage"
+            yield ("objective",), text + "; use grpo, cispo or gspo_token"
 
     def _parts_that_do_not_fit(self) -> Found:
         labels = [reward.label or reward.name for reward in self.rewards]

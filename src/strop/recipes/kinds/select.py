@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from strop.recipes.parts import Data, Found
-from strop.rollout.choose import Best, Each, Pair
+from strop.rollout.choose import Best, Each, Label, Pair
 from strop.rollout.filters import (
     Correct,
     Dedup,
@@ -26,12 +26,12 @@ Filter = (
     Threshold | Correct | Quantile | Difficulty | Finished | Length | LengthMatch | Repetition | Without
     | DedupAnswers | Dedup | NearDup
 )  # fmt: skip
-Keep = Best | Each | Pair | Filter
+Keep = Best | Each | Pair | Label | Filter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectStage:
-    """Scored answers to rows that are trained on: `best` or `each` for SFT, `pair` for preferences.
+    """Scored answers to rows that are trained on: `best` or `each` for SFT, `pair` or `label` for preferences.
 
     Attributes: keep: filters and choices, applied in their order, as `[finished, correct, each]`.
     """

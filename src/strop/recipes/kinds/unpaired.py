@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from strop.model.adapter import LoRA
-from strop.objectives import KTO
+from strop.objectives import KTO, ImplicitPRM
 from strop.recipes.parts import Data, Found, Optimizer, Schedule, Training
 from strop.train.optim import AdamW, Linear
+
+UnpairedObjective = KTO | ImplicitPRM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnpairedStage:
     """KTO on labelled answers, or on pairs, whose better side is desirable and whose worse one is not.
+
+    With the objective implicit_prm it leaves a process reward model in place of an assistant.
 
     Attributes: reference: another model than the one training starts from.
     """
@@ -31,7 +35,7 @@ class UnpairedStage:
     data: Data | None = None
     eval_data: Data | None = None
     adapter: LoRA | None = None
-    objective: KTO = KTO()
+    objective: UnpairedObjective = KTO()
     optimizer: Optimizer = AdamW(lr=5e-7)
     schedule: Schedule = Linear(warmup=0.1)
     training: Training = Training()

@@ -23,7 +23,7 @@ from strop.recipes.arithmetic import num_steps
 from strop.recipes.context import Context, StageResult
 from strop.recipes.fit import Finished, Job, fit
 from strop.recipes.inputs import Loaded, Prompts, Split, load_groups, rows_of
-from strop.recipes.settings import Data, OnPolicyStage, PreferenceStage, Sampling, TrainingStage
+from strop.recipes.settings import Data, OnPolicyStage, PreferenceStage, Sampling, TrainingStage, UnpairedStage
 from strop.rewards import score
 from strop.rollout.rollouts import Sampler
 from strop.rollout.sampler import Sampled, sample
@@ -147,7 +147,9 @@ def needed_rows(stage: TrainingStage, num_rows: int, seed: int) -> list[int]:
     return sorted(wanted)
 
 
-def with_reference(stage: PreferenceStage, context: Context, model: LanguageModel, split: Split) -> Split:
+def with_reference(
+    stage: PreferenceStage | UnpairedStage, context: Context, model: LanguageModel, split: Split
+) -> Split:
     """The rows that will be read, with the reference's log-probs."""
     context.phase("annotating")
     reference = reference_of(stage.reference, context, model, cached=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from strop.credit import LeaveOneOut
+from strop.credit import LeaveOneOut, ProcessRelative
 from strop.model.forward import LanguageModel
 from strop.recipes.arithmetic import num_steps
 from strop.recipes.context import Context, StageResult
@@ -24,6 +25,7 @@ from strop.recipes.stages.common import (
     sampler,
 )
 from strop.rewards import load_rewards, score
+from strop.rollout.process import StepCredited
 from strop.rollout.rollouts import Rollouts
 from strop.rollout.select import Credited, Scored, Select
 from strop.rollout.stale import Snapshot
@@ -49,7 +51,7 @@ def run(stage: RLStage, context: Context) -> StageResult:
     objective = replace(stage.objective, weighted=stage.correction is not None)
     learner = learner_of(stage, model, objective, steps * passes.updates, stage.sampling.temperature)
     packing = packing_of(stage, model, objective)
-    select, credit = credit_of(stage)
+    select, credit = credit_of(stage, chat.decode)
     between = annotations_of(stage, context, model, packing)
     stale = Snapshot(model, lambda: learner.updates, stage.sync_every) if stage.sync_every > 1 else None
     source = Rollouts(
@@ -96,7 +98,7 @@ def _check_first(stage: RLStage, model: LanguageModel, first: dict[str, float]) 
         check_kl(first, dtype=model.precision)
 
 
-def credit_of(stage: RLStage) -> tuple[Select, tuple[Annotate, ...]]:
+def credit_of(stage: RLStage, decode: Callable[[Sequence[int]], str]) -> tuple[Select, tuple[Annotate, ...]]:
     """What becomes of scored groups, and the annotations that finish their credit once log-probs are known."""
     advantage = stage.advantage
     scored = Scored(stage.mask_truncated, stage.missing_eos_penalty)
@@ -105,6 +107,8 @@ def credit_of(stage: RLStage) -> tuple[Select, tuple[Annotate, ...]]:
     if isinstance(advantage, LeaveOneOut) and advantage.beta > 0:
         return scored, (ShapedGroupCredit(advantage),)
     keep_equal = "ref_logprobs" in stage.objective.needs
+    if isinstance(advantage, ProcessRelative):
+        return StepCredited(advantage, decode, keep_equal, stage.mask_truncated, stage.missing_eos_penalty), ()
     credited = Credited(advantage, keep_equal, stage.mask_truncated, stage.missing_eos_penalty)
     return credited, (BaselineCredit(advantage),) if isinstance(advantage, ReinforcePPBaseline) else ()
 

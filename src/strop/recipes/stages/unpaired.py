@@ -1,4 +1,4 @@
-"""The unpaired stage (KTO): labelled answers or pairs, the reference's log-probs, and the step's baseline."""
+"""The unpaired stage: labelled answers or pairs, the reference's log-probs and, for KTO, the step's baseline."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from strop.data.encoded import EncodedGroup
 from strop.model.forward import LanguageModel
+from strop.objectives import KTO
 from strop.recipes.context import Context, StageResult
 from strop.recipes.feedback import labelled, say_classes, without_repeats
 from strop.recipes.inputs import Split, hold_out, rows_of
@@ -17,6 +18,7 @@ from strop.recipes.stages.common import (
     open_training,
     packing_of,
     reference_of,
+    with_reference,
 )
 from strop.train.kl_baseline import KLBaseline, mismatched, numbered
 
@@ -27,9 +29,12 @@ def run(stage: UnpairedStage, context: Context) -> StageResult:
     model, chat, data = open_training(stage, context)
     split = hold_out(data, context, chat, stage.eval_data, stage.training)
     split = without_repeats(labelled(split, context), context)
+    check = check_reference if stage.reference is None else None
+    if not isinstance(stage.objective, KTO):
+        split = with_reference(stage, context, model, split)
+        return fit_fixed(stage, context, model, chat, split, stage.objective, check_first=check)
     say_classes(split.train, stage.objective, context)
     split, baseline = _annotated(stage, context, model, split)
-    check = check_reference if stage.reference is None else None
     return fit_fixed(stage, context, model, chat, split, stage.objective, annotations=(baseline,), check_first=check)
 
 
