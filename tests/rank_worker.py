@@ -21,6 +21,8 @@ from strop.train.metrics import MetricSums
 class Recording:
     """A learner that counts what it is given, over all ranks as a real one does."""
 
+    begins_at = 0
+
     def __init__(self) -> None:
         self.seen: list[list[float]] = []
 
@@ -65,7 +67,7 @@ def work(toys: ModuleType, out: Path) -> None:
     learner = Recording()
     groups = [toys.group((1, 2), (3, 4)) for _ in range(6)]
     loop = train(
-        learner,
+        (learner,),
         Fixed(groups, batch_size=3, seed=0),
         steps=2,
         annotations=(lambda g: g,),

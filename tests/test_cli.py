@@ -113,7 +113,7 @@ def test_mistakes_are_one_block_on_stderr_and_exit_2(
     assert text.splitlines()[0].startswith("error: override objective.betta=1: objective.betta: unknown; did you mean")
     assert "data: is missing" in text and "Traceback" not in text
     for arguments, words in (
-        (["run", "dop"], "did you mean dpo?"),
+        (["run", "grop"], "did you mean grpo?"),
         (["run", "dpo", "model=x", "data=pears.jsonl"], "did you mean pairs.jsonl?"),
         (["run", "dpo", "model=x", "data=pairs.jsonl", "--display", "loud"], "expected one of auto, live"),
         (["inspect", "pairs.jsonl", "modle=x"], "modle: unknown; allowed: "),

@@ -69,7 +69,7 @@ def _verb(first: list[str]) -> None:
     """Refuse a recipe's name where a verb should stand, and say how it is run."""
     from strop.recipes.sources import builtin_names
 
-    verbs = {command.name for command in app.registered_commands}
+    verbs = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
     for name in (n for n in first if n in builtin_names() and n not in {*verbs, "quickstart"}):
         raise ValueError(f"{name} is a recipe, not a verb; run it as strop run {name} key=value ...")
 

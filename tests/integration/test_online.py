@@ -81,6 +81,15 @@ def test_another_stage_can_be_the_reference(tiny: Any, small_runs: Any, tmp_path
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)
 
 
+def test_under_an_adapter_the_base_model_is_the_reference(tiny: Any, small_runs: Any, tmp_path: Path) -> None:
+    lora = stage(tiny, adapter={"r": 4}, optimizer={"name": "adamw", "lr": 1e-2})
+    run = strop.run(tiny.recipe(tmp_path, lora), display="quiet").path
+    rows = small_runs.numbers(run)
+    assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-6) and abs(rows[0]["objective/kl"]) < 1e-4
+    assert rows[2]["objective/kl"] != 0 and rows[2]["sampling/sampling_logp_difference/max"] < 1e-4
+    assert (run / "stages/online/adapter/adapter_config.json").is_file()
+
+
 def test_a_loss_without_a_reference_holds_none(tiny: Any, small_runs: Any, tmp_path: Path) -> None:
     simpo = stage(tiny, objective={"name": "simpo"})
     rows = small_runs.numbers(strop.run(tiny.recipe(tmp_path, simpo), display="quiet").path)

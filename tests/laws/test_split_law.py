@@ -54,7 +54,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         *({"beta": 0.1, "kl": kind, "aggregate": "sequence"} for kind in ("k1", "k2", "k3", "ratio_k1", "ratio_k3")),
         {"delta": 1.5, "weighted": True, "beta": 0.1},
         {"off_policy_delta": 0.5},
-        {"off_policy_delta": 1.0, "weighted": True},
+        {"off_policy_delta": 1.0, "weighted": True, "clip_low": 0.9, "clip_high": 9.0},
     ],
     # Random old log-probs lie far away: the papers' narrow clips would leave hardly any gradient.
     "GSPO": [{"clip_low": 0.9, "clip_high": 9.0}, {"clip_high": 9.0, "beta": 0.1, "weighted": True}],

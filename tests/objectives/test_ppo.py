@@ -96,7 +96,7 @@ def test_the_entropy_bonus_is_taken_off_the_loss(toys) -> None:
     batch = toys.bare_batch(LENGTHS, advantages=numbers(10, 7), old_logprobs=numbers(10, 8))
     with_bonus = loss_of(PPO(entropy_bonus=0.25), Outputs(logprobs, entropy), batch)
     without = loss_of(PPO(), Outputs(logprobs, entropy), batch)
-    assert float((with_bonus - without).detach()) == pytest.approx(-0.25 * float(entropy.mean()), rel=1e-10)
+    assert float((with_bonus - without).detach()) == pytest.approx(-0.25 * float(entropy.detach().mean()), rel=1e-10)
     (gradient,) = torch.autograd.grad(with_bonus, entropy)
     assert gradient.tolist() == pytest.approx([-0.025] * 10)
 

@@ -338,6 +338,21 @@ def test_an_adapter_is_hashed_with_its_base_and_looked_at_before_a_run(bench: Be
     assert "an adapter whose base model, by its adapter_config.json, is no use" in check_model(str(adapter))
 
 
+def test_a_learning_rate_for_full_training_is_pointed_out(bench: Bench, tmp_path: Path) -> None:
+    said = "optimizer.lr=5e-07 is for training in full; an adapter takes about ten times as much"
+    stage = bench.stage("dpo", optimizer={"name": "adamw"}, training=bench.tiny.training(steps=1))
+    texts = [
+        [e["text"] for e in bench.helpers.events(bench.run(tmp_path / n, s), "note")]
+        for n, s in (
+            ("adapter", stage),
+            ("full", {**stage, "adapter": None}),
+            ("higher", {**stage, "optimizer": {"lr": 5e-6}}),
+        )
+    ]
+    assert [said in found for found in texts] == [True, False, False]
+    assert not any("an adapter takes" in text for found in texts[1:] for text in found)
+
+
 def test_the_memory_estimate_counts_what_trains(bench: Bench) -> None:
     """By the shapes in the config, as many as the checkpoint of a run holds."""
     held = load_file(bench.done("dpo") / "stages/dpo/checkpoints/step-000006/model.safetensors")

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from strop.objectives import DPO, IPO
+from strop.recipes import config
 from strop.recipes.config import difference, dump, load_recipe, resolve
 from strop.recipes.settings import EvaluateStage, PreferenceStage, Recipe, RLStage, SFTStage
 from strop.recipes.sources import RecipeError, builtin_names
@@ -388,3 +389,12 @@ def test_the_difference_is_what_the_overrides_changed() -> None:
         "objective.tau: 0.1 -> 0.2",
         "training.steps: null -> 7",
     ]
+
+
+@pytest.mark.parametrize("annotation", [int, float, bool, str, int | None, float | Literal["all"], tuple[float, int]])
+@pytest.mark.parametrize("value", [1, 0, 1.5, -2.0, True, "all", "x", float("inf"), [1, 2], [1.5, 2], [1, "x"], [1]])
+def test_plain_values_are_judged_as_pydantic_would(annotation: Any, value: Any) -> None:
+    ours = config._plainly(annotation, value)
+    if ours is not config._INVALID:
+        theirs = config._adapter(annotation).validate_python(tuple(value) if isinstance(value, list) else value)
+        assert (ours, str(ours), type(ours)) == (theirs, str(theirs), type(theirs))

@@ -110,6 +110,8 @@ def test_it_ends_with_the_rounds_the_length_and_a_cut_step() -> None:
     assert texts(group) == [("2;2;2;", 6.0, "length")]
     (group,) = search(Steps(2, endless), Steps(2, endless), max_length=4)([Group("q", prompt_ids=ids("q"))], 0)
     assert texts(group) == [("2;2;", 4.0, "length")]
+    (group,) = search(Steps(2, endless), Steps(2, endless), max_length=5)([Group("q", prompt_ids=ids("q"))], 0)
+    assert texts(group) == [("2;2;2", 6.0, "length")]  # the step that crosses the limit is cut there
     cut = Steps(2, lambda text: ["1;", "44~"])
     (group,) = search(cut, Steps(2, endless))([Group("q", prompt_ids=ids("q"))], 0)
     assert texts(group) == [("44", 8.0, "length")]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from strop.credit import GroupRelative, ProcessRelative, group_relative
-from strop.rollout.process import StepCredited, step_metrics
+from strop.rollout.process import StepCredited, StepRewards, StepScored, step_metrics
 from strop.rollout.select import Credited
 from strop.types import Completion, Group
 
@@ -102,3 +102,43 @@ def test_metrics_of_nothing() -> None:
         "steps/number": 0.0,
         "steps/unscorable": 1.0,
     }
+
+
+# Rewards a token, for methods with a critic.
+
+
+def test_differences_sum_to_the_last_steps_score_however_many_steps_there_are() -> None:
+    dense = StepRewards()((0.5, 0.25, 0.75), (1, 2, 5), 6)
+    assert dense == (0.0, 0.5, -0.25, 0.0, 0.0, 0.5) and sum(dense) == 0.75
+    padded = StepRewards()((0.5, 0.5, 0.5, 0.5), (0, 1, 2, 3), 4)
+    assert sum(padded) == 0.5  # trivial steps add nothing
+    assert StepRewards(weight=2.0, of="score")((0.5, -0.25), (0, 2), 3) == (1.0, 0.0, -0.5)
+    assert StepRewards(of="score")((0.5, 0.25), (1, 1), 2) == (0.0, 0.75)  # one token ends both
+    with pytest.raises(ValueError, match="step_rewards.weight must be positive, got 0"):
+        StepRewards(weight=0)
+
+
+def test_scored_completions_carry_their_steps_rewards() -> None:
+    known = sampled(("a;", "b"), (0.5, 0.75), score=0.25)
+    selected = StepScored(StepRewards(), decode)(
+        [group(known, sampled(("c",), (None,)), sampled(("d",), (0.5,), score=None)), group(sampled(("e",), ()))]
+    )
+    (encoded,) = selected.groups
+    (sequence,) = encoded.sequences
+    assert sequence.columns["rewards"] == 0.25 and sequence.columns["step_rewards"] == (0.0, 0.5, 0.0, 0.25)
+    assert len(selected.samples) == 2
+
+
+def test_ppo_adds_them_to_each_tokens_reward() -> None:
+    """Without a KL and with a critic of zeros, lambda and gamma 1, an advantage is the sum of the rewards to come."""
+    from strop.token_credit import GAE
+    from strop.train.control import FixedKL, KLControl
+    from strop.train.crediting import PPOCredit
+
+    known = sampled(("a;", "b"), (0.5, 0.75), score=2.0)
+    (encoded,) = StepScored(StepRewards(), decode)([group(known)]).groups
+    (sequence,) = encoded.sequences
+    sequence = replace(sequence, columns={**sequence.columns, "old_values": (0.0,) * 4})
+    credit = PPOCredit(GAE(lam=1.0, whiten=False), KLControl(FixedKL(coefficient=0.0)), None, 0.0)
+    (done,) = credit([replace(encoded, sequences=(sequence,))])
+    assert done.sequences[0].columns["advantages"] == pytest.approx((2.75, 2.75, 2.25, 2.25))

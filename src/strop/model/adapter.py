@@ -320,6 +320,7 @@ def _task(module: Any) -> str | None:
     """What peft calls the kind of model, by which it wraps the base."""
     kinds = {
         "ForCausalLM": "CAUSAL_LM",
+        "LMHeadModel": "CAUSAL_LM",
         "ForSequenceClassification": "SEQ_CLS",
         "ForTokenClassification": "TOKEN_CLS",
     }

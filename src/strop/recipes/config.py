@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from strop.recipes import yaml12
 from strop.recipes.checks import check
@@ -22,7 +23,7 @@ from strop.recipes.custom import importable
 from strop.recipes.layers import ROOT, Layers, Mark, normal
 from strop.recipes.plain import RECIPE_KEYS, changes, plain, short, to_plain
 from strop.recipes.settings import Recipe
-from strop.recipes.shape import Shape, chosen, default_of, describe, fields_of, places
+from strop.recipes.shape import Shape, chosen, default_of, describe, fields_of, places, union
 from strop.recipes.sources import Problem, RecipeError, source_of, unreadable
 
 if TYPE_CHECKING:
@@ -244,6 +245,9 @@ class _Builder:
         return self._leaf(shape, value, path)
 
     def _leaf(self, shape: Shape, value: Any, path: yaml12.Path) -> Any:
+        plain_value = _plainly(shape.annotation, value)
+        if plain_value is not _INVALID:
+            return plain_value
         try:
             return _adapter(shape.annotation).validate_python(_tupled(value))
         except ValueError:  # pydantic's ValidationError is one; its words are for programmers
@@ -319,6 +323,25 @@ def _nearly(key: str, stage: type | None) -> list[str]:
     """The setting anywhere in a stage whose name is very near."""
     by_name = {p[-1]: ".".join(p) for p in sorted(places(stage), key=len, reverse=True)} if stage else {}
     return [by_name[n] for n in difflib.get_close_matches(key, list(by_name), 1, cutoff=0.75)]
+
+
+def _plainly(annotation: Any, value: Any) -> Any:
+    """A value of exactly a type that is allowed, or a whole number for a number: what pydantic would say.
+
+    Without its import, which takes longer than all the rest. Anything else is `_INVALID`, and pydantic's to judge.
+    """
+    options = union(annotation)
+    for option in options:
+        allowed = get_args(option) if get_origin(option) is Literal else ()
+        exact = type(value) is option if option in (int, str, bool) else False
+        finite = option is float and type(value) is float and math.isfinite(value)
+        if exact or finite or any(value == a and type(value) is type(a) for a in allowed):
+            return value
+        parts = get_args(option) if get_origin(option) is tuple and isinstance(value, list) else ()
+        if parts and Ellipsis not in parts and len(parts) == len(value):
+            items = tuple(_plainly(part, v) for part, v in zip(parts, value, strict=True))
+            return _INVALID if _INVALID in items else items
+    return float(value) if type(value) is int and float in options and int not in options else _INVALID
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from strop.evaluate.statistics import Measure
 from strop.model.adapter import layers_of
 from strop.model.adapter_files import merge, save_adapter
 from strop.recipes.context import Context, Interrupted, StageResult
-from strop.recipes.settings import Training
+from strop.recipes.settings import Training, TrainingStage
 from strop.train import checkpoint
 from strop.train.checkpoint import Carried
 from strop.train.learner import Learner
@@ -148,6 +148,10 @@ def _introduce(job: Job) -> None:
         "runs on": f"{runs_on}, {model.precision_name}, {model.path} attention",
     }
     job.context.begin(facts)
+    stage = job.context.stage
+    if isinstance(stage, TrainingStage) and stage.adapter and stage.optimizer.lr <= type(stage)().optimizer.lr:
+        text = f"optimizer.lr={stage.optimizer.lr:g} is for training in full; an adapter takes about ten times as much"
+        job.context.event("note", text)
 
 
 def _log(job: Job, update: Update) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from strop.rewards import RewardSettings
+from strop.rewards import Custom, ImplicitProcessReward, ProcessReward, RewardSettings
 from strop.train.optim import AdamW, Constant, Cosine, Linear, Muon
 
 Optimizer = AdamW | Muon
@@ -119,6 +119,12 @@ def rewards_problems(rewards: Sequence[RewardSettings], needed: str = "") -> Fou
             text = f"rewards[{labels[label]}] is logged as {label!r} too; give one a label of its own"
             yield ("rewards", index), text
         labels.setdefault(label, index)
+
+
+def steps_problems(rewards: Sequence[RewardSettings], key: str) -> Found:
+    """Credit for steps, set by `key`, where no reward scores steps; a user's own does by the verdicts it returns."""
+    if rewards and not any(isinstance(reward, ProcessReward | ImplicitProcessReward | Custom) for reward in rewards):
+        yield (key,), "needs a reward that scores steps, as rewards=[{name: process, path: PRM}]"
 
 
 def on_policy_problems(sampling: Sampling) -> Found:

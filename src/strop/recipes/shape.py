@@ -51,7 +51,7 @@ class Shape:
 @functools.cache
 def shape_of(annotation: Any) -> Shape:
     """The shape that an annotation declares."""
-    options = _union(annotation)
+    options = union(annotation)
     rest = tuple(o for o in options if o is not type(None))
     nullable = len(rest) < len(options)
     if rest and all(dataclasses.is_dataclass(o) for o in rest):
@@ -116,7 +116,7 @@ def places(cls: type, prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]
 def describe(annotation: Any) -> str:
     """An annotation in words: "a whole number or null"."""
     shape = shape_of(annotation)
-    words = [_words(o) for o in _union(annotation) if o is not type(None)]
+    words = [_words(o) for o in union(annotation) if o is not type(None)]
     return " or ".join(dict.fromkeys([*words, "null"] if shape.nullable else words))
 
 
@@ -140,7 +140,8 @@ def _words(annotation: Any) -> str:
     return getattr(annotation, "__name__", str(annotation))
 
 
-def _union(annotation: Any) -> tuple[Any, ...]:
+def union(annotation: Any) -> tuple[Any, ...]:
+    """The alternatives of a union; anything else is its only one."""
     if get_origin(annotation) in (Union, types.UnionType):
         return get_args(annotation)
     return (annotation,)

@@ -76,10 +76,10 @@ class BeamSearch:
         return [replace(g, completions=tuple(map(_solution, row))) for g, row in zip(groups, kept, strict=True)]
 
     def _grown(self, start: Beginning, ids: tuple[int, ...], finish: Finish) -> Beginning:
-        whole = start.ids + ids
-        if ids[-1] in self.stop_ids:
+        whole = (start.ids + ids)[: self.max_length]
+        if len(whole) == len(start.ids) + len(ids) and ids[-1] in self.stop_ids:
             return Beginning(whole, "stop")
-        cut = finish == "length" or len(whole) >= self.max_length
+        cut = finish == "length" or len(whole) == self.max_length
         return Beginning(whole, "length" if cut else None)
 
     def _scored(self, groups: Sequence[Group], rows: Sequence[Sequence[Beginning]]) -> list[list[Beginning]]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from strop.credit import ProcessRelative
-from strop.data.encoded import EncodedGroup
+from strop.data.encoded import EncodedGroup, EncodedSequence
 from strop.data.steps import step_ends
 from strop.rollout.select import Selected, creditable, sampled_sequence
 from strop.types import Completion, Group
@@ -52,6 +53,62 @@ class StepCredited:
             [step_ends(i, c.steps, self.decode) for i, c in zip(ids, group.completions, strict=True)],
             list(map(len, ids)),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRewards:
+    """Rewards at the tokens that end steps, for methods that have a reward a token.
+
+    Attributes:
+        weight: of them beside the score, which stays at the last token.
+        of: "difference", what a step adds to the score of the one before it (the first, to 0), so that a
+            solution's rewards sum to its last step's score however many steps it has; "score", the
+            steps' scores themselves, for those that are increments already (`implicit_process`): sums
+            of scores that are never negative reward more steps.
+    """
+
+    name: Literal["step_rewards"] = "step_rewards"
+    weight: float = 1.0
+    of: Literal["difference", "score"] = "difference"
+
+    def __post_init__(self) -> None:
+        if self.weight <= 0:
+            raise ValueError(f"step_rewards.weight must be positive, got {self.weight}")
+
+    def __call__(self, scores: Sequence[float], ends: Sequence[int], length: int) -> tuple[float, ...]:
+        """One number a token, 0 where no step ends; steps that one token ends add up there."""
+        before = (0.0, *scores) if self.of == "difference" else (0.0,) * len(scores)
+        out = [0.0] * length
+        for score, previous, end in zip(scores, before, ends, strict=False):
+            out[end] += self.weight * (score - previous)
+        return tuple(out)
+
+
+@dataclass(frozen=True, slots=True)
+class StepScored:
+    """Completions with their score in the column `rewards` [S] and their steps' in `step_rewards` [N].
+
+    Those without a score, without steps or with an unscorable one are not trained on.
+    """
+
+    rewards: StepRewards
+    decode: Callable[[Sequence[int]], str]
+
+    def __call__(self, groups: Sequence[Group]) -> Selected:
+        encoded = map(self._encode, groups)
+        return Selected(tuple(g for g in encoded if g.sequences), tuple(groups), step_metrics(groups))
+
+    def _encode(self, group: Group) -> EncodedGroup:
+        assert group.prompt_ids is not None
+        known = [c for c in group.completions if c.score is not None and c.step_scores and None not in c.step_scores]
+        return EncodedGroup(group.prompt_ids, tuple(map(self._sequence, known)), origin=group.origin)
+
+    def _sequence(self, completion: Completion) -> EncodedSequence:
+        assert completion.token_ids is not None and completion.score is not None
+        scores = [s for s in completion.step_scores if s is not None]
+        ends = step_ends(completion.token_ids, completion.steps, self.decode)
+        dense = self.rewards(scores, ends, len(completion.token_ids))
+        return sampled_sequence(completion, rewards=completion.score, step_rewards=dense)
 
 
 def step_metrics(groups: Sequence[Group]) -> dict[str, float]:

@@ -56,6 +56,8 @@ class Values:
 class PPOCredit:
     """Advantages and returns from the columns rewards, old_logprobs, old_values and, where the KL counts, ref_logprobs.
 
+    A column step_rewards, where there is one, is added to each token's reward.
+
     Attributes:
         control: the weight of the KL in the reward; takes in each rollout's KL for the next one.
         reward_clip: bound of a sequence's score; None leaves it.
@@ -82,6 +84,8 @@ class PPOCredit:
         ref = trained_numbers(groups, "ref_logprobs") if self.control.wants_reference else old
         beta = self.control.coefficient
         rewards = [kl_shaped_rewards(o, r, end, beta=beta) for o, r, end in zip(old, ref, terminals, strict=True)]
+        if any("step_rewards" in s.columns for s in sequences):
+            rewards = [r + dense for r, dense in zip(rewards, trained_numbers(groups, "step_rewards"), strict=True)]
         advantages, returns = self.gae(rewards, values)
         self.metrics = {
             **self._measure(old, ref, terminals, sum(not s.truncated for s in sequences)),

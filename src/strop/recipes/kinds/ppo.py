@@ -17,8 +17,10 @@ from strop.recipes.parts import (
     at_least,
     on_policy_problems,
     rewards_problems,
+    steps_problems,
 )
 from strop.rewards import RewardSettings
+from strop.rollout.process import StepRewards
 from strop.token_credit import GAE
 from strop.train.control import AdaptiveKL, FixedKL
 from strop.train.optim import AdamW, Linear
@@ -40,6 +42,7 @@ class PPOStage:
             with a head that says 0.
         reward_clip: bound of a completion's score, null for none; meant for scores of about unit size.
         missing_eos_penalty: taken off the score of a completion that the length limit cut.
+        step_rewards: rewards where steps end as well, from a process reward; null rewards the last token alone.
         kl: weight of the KL in the reward.
         gae: how rewards and values become advantages.
         num_generations: completions a prompt.
@@ -65,6 +68,7 @@ class PPOStage:
     rewards: tuple[RewardSettings, ...] = ()
     reward_clip: float | None = 5.0
     missing_eos_penalty: float = 1.0
+    step_rewards: StepRewards | None = None
     kl: KL = FixedKL()
     gae: GAE = GAE()
     num_generations: int = 1
@@ -99,4 +103,6 @@ class PPOStage:
         if self.critic == SHARED and self.value_warmup:
             yield ("value_warmup",), "a shared critic cannot learn without moving the policy; set 0, or critic: null"
         yield from rewards_problems(self.rewards, needed="a stage of kind ppo")
+        if self.step_rewards is not None:
+            yield from steps_problems(self.rewards, "step_rewards")
         yield from on_policy_problems(self.sampling)

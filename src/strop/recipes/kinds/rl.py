@@ -18,8 +18,9 @@ from strop.recipes.parts import (
     at_least,
     on_policy_problems,
     rewards_problems,
+    steps_problems,
 )
-from strop.rewards import Custom, ImplicitProcessReward, ProcessReward, RewardSettings
+from strop.rewards import RewardSettings
 from strop.rollout.corrections import Correction
 from strop.rollout.dynamic import DynamicSampling
 from strop.token_credit import ReinforcePP, ReinforcePPBaseline
@@ -27,8 +28,6 @@ from strop.train.optim import AdamW, Constant
 
 PolicyObjective = GRPO | GSPO | GSPOToken | CISPO | RLOO | DPPO
 Advantage = GroupRelative | LeaveOneOut | ReinforcePP | ReinforcePPBaseline | ProcessRelative
-SCORES_STEPS = (ProcessReward, ImplicitProcessReward, Custom)
-"""Rewards that may score steps; a user's own does by the verdicts it returns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +96,7 @@ class RLStage:
         """Credit for steps that nothing scores, or that an objective of whole sequences could not use."""
         if not isinstance(self.advantage, ProcessRelative):
             return
-        if self.rewards and not any(isinstance(reward, SCORES_STEPS) for reward in self.rewards):
-            yield ("advantage",), "process needs a reward that scores steps, as rewards={name: process, path: @prm}"
+        yield from steps_problems(self.rewards, "advantage")
         if isinstance(self.objective, GSPO | RLOO):
             text = f"{self.objective.name} has one ratio a completion; process gives each token its own advantage"
             yield ("objective",), text + "; use grpo, cispo or gspo_token"

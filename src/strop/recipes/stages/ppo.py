@@ -33,12 +33,16 @@ from strop.recipes.stages.common import (
 )
 from strop.rewards import load_rewards, score
 from strop.rewards.scale import read_figures
+from strop.rollout.process import StepScored
 from strop.rollout.rollouts import Rollouts
 from strop.rollout.scored import scored
 from strop.train.control import KLControl
 from strop.train.crediting import PPOCredit, Values
 from strop.train.learner import Learner
 from strop.train.loop import Annotate, Passes
+
+Critic = Callable[[Batch], Tensor]
+"""Values [N] of a batch."""
 
 KL_SLACK = 1.5
 """A rollout's updates end once the KL to the policy that drew it is over so many times its target."""
@@ -59,15 +63,14 @@ def run(stage: PPOStage, context: Context) -> StageResult:
         model = with_value_head(model)
         learners, values = _shared(stage, model, steps * passes.updates)
     else:
-        critic = _critic(stage, context, model)
-        learners, values = _separate(stage, model, critic, steps, passes.updates)
+        learners, values = _separate(stage, model, _critic(stage, context, model), steps, passes.updates)
     source = Rollouts(
         prompts=prompts.groups,
         prompt_ids=prompts.ids,
         sample=sampler(model, chat, stage.sampling, context.seed, stage.num_generations),
         decode=chat.decode,
         score=partial(score, rewards=stage.rewards),
-        select=scored,
+        select=scored if stage.step_rewards is None else StepScored(stage.step_rewards, chat.decode),
         batch_size=stage.training.batch_size,
         num_generations=stage.num_generations,
         seed=context.seed,
@@ -96,9 +99,7 @@ def run(stage: PPOStage, context: Context) -> StageResult:
     return replace(fit(job), data=data.summary)
 
 
-def _shared(
-    stage: PPOStage, model: LanguageModel, updates: int
-) -> tuple[tuple[Learner, ...], Callable[[Batch], Tensor]]:
+def _shared(stage: PPOStage, model: LanguageModel, updates: int) -> tuple[tuple[Learner, ...], Critic]:
     """One learner of both losses, and what its head says."""
     objective = PPOWithValue(policy=stage.objective, value=stage.value)
     learner = learner_of(stage, model, objective, updates, stage.sampling.temperature)
@@ -107,7 +108,7 @@ def _shared(
 
 def _separate(
     stage: PPOStage, model: LanguageModel, critic: ScalarModel, steps: int, updates: int
-) -> tuple[tuple[Learner, ...], Callable[[Batch], Tensor]]:
+) -> tuple[tuple[Learner, ...], Critic]:
     """The policy's learner and the critic's, and what the critic says."""
     policy_steps = max(1, steps - stage.value_warmup)
     policy = learner_of(stage, model, stage.objective, policy_steps * updates, stage.sampling.temperature)
@@ -148,7 +149,7 @@ def _annotations(
     stage: PPOStage,
     context: Context,
     model: LanguageModel,
-    values: Callable[[Batch], Tensor],
+    values: Critic,
     control: KLControl,
 ) -> tuple[Annotate, ...]:
     """The reference's log-probs where the KL counts, the critic's values, then advantages and returns."""

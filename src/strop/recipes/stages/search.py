@@ -43,8 +43,10 @@ def run(stage: SearchStage, context: Context) -> StageResult:
     load_rewards(stage.rewards)
     data = load_groups(stage.data, context)
     model, chat = open_frozen(context.model, stage.data, context)
-    prompts = prompts_of(data.groups, chat, num_positions(model) - stage.sampling.max_completion_length, context)
     method = stage.method
+    # A beam's last step may begin right before the limit.
+    longest = stage.sampling.max_completion_length + (method.step_length if isinstance(method, Beam) else 0)
+    prompts = prompts_of(data.groups, chat, num_positions(model) - longest, context)
     search = (
         _beams(stage, method, context, model, chat)
         if isinstance(method, Beam)
