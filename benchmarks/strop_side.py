@@ -149,7 +149,7 @@ def ppo(cell: Cell, folder: str, data: Sequence[Sequence[Row]]) -> Iterator[Upda
         source,
         len(data),
         annotations=(reference_of(load(folder, trainable=True)), values, credit),
-        passes=Passes(PPO_EPOCHS),
+        num_passes=PPO_EPOCHS,
     )
 
 
@@ -209,15 +209,13 @@ def loop(
     source: Source,
     num_steps: int,
     annotations: Sequence[Annotate] = (),
-    passes: Passes = Passes(),
+    num_passes: int = 1,
 ) -> Iterator[Update]:
     """`strop.train.loop.train`, packed as the stages pack."""
     model, reductions = learners[0].model, learners[0].objective.reductions
     splittable = all(reduction.unit != "group" for reduction in reductions)
     packing = Packing(micro_batch_tokens(model.device), model.device, splittable, read_last=cell.kind == "RM")
-    return train(
-        learners, source, steps=num_steps, annotations=annotations, packing=packing, passes=passes,
-    )  # fmt: skip
+    return train(learners, source, steps=num_steps, annotations=annotations, packing=packing, passes=Passes(num_passes))
 
 
 def reference_of(model: LanguageModel) -> Reference:

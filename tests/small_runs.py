@@ -69,6 +69,16 @@ class Tiny:
             "training": self.training(**training),
         }
 
+    def reward(self, **training: Any) -> dict[str, Any]:
+        """A reward stage."""
+        return {
+            "kind": "reward",
+            "name": "reward",
+            "data": self.data("pairs"),
+            "optimizer": {"name": "adamw", "lr": 1e-3},
+            "training": self.training(**training),
+        }
+
     def grpo(self, **training: Any) -> dict[str, Any]:
         """A GRPO stage with a reference, two passes and two minibatches."""
         return {
@@ -107,6 +117,7 @@ class Tiny:
         return {
             **self.grpo(**training),
             "name": "stale",
+            "objective": {"name": "grpo"},
             "advantage": {"name": "leave_one_out", "beta": 0.02},
             "sync_every": 4,
             "max_staleness": 12,

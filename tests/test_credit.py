@@ -7,9 +7,11 @@ import random
 
 import pytest
 
+from strop import dist
 from strop.credit import (
     GroupRelative,
     LeaveOneOut,
+    ProcessRelative,
     all_equal,
     centred,
     group_relative,
@@ -116,3 +118,24 @@ def test_scales() -> None:
 def test_leave_one_out_is_dr_grpo_times_g_over_g_minus_1_group_by_group() -> None:
     for ours, theirs in zip(LeaveOneOut()(GROUPS[:1]), GroupRelative(scale="none")(GROUPS[:1]), strict=True):
         assert ours == pytest.approx([a * 4 / 3 for a in theirs], rel=1e-12)
+
+
+def test_the_batch_scale_is_over_all_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ranks with a group each divide by what one process with both divides by."""
+    groups = [(0.0, 1.0, None, 0.0), (10.0, 0.0, 5.0, 3.0)]
+    credit = GroupRelative(scale="batch")
+    want = credit(groups)
+    sums = [[0.0 + 1 + 0 + 18, 7.0], [math.fsum((r - 19 / 7) ** 2 for g in groups for r in g if r is not None)]]
+    for rank in range(2):
+        left = iter(sums)
+        monkeypatch.setattr(dist, "sum_numbers", lambda values, left=left: next(left))
+        (got,) = credit([groups[rank]])
+        assert [a for a in got if a is not None] == pytest.approx([a for a in want[rank] if a is not None], rel=1e-12)
+        assert next(left, None) is None
+
+
+@pytest.mark.parametrize("settings", [GroupRelative, ProcessRelative])
+def test_eps_must_be_positive(settings) -> None:
+    """Equal rewards have deviation 0, and 0 / 0 is no advantage."""
+    with pytest.raises(ValueError, match=r"eps must be positive, got 0"):
+        settings(eps=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 import re
 import shlex
 import shutil
@@ -104,6 +105,9 @@ def folder(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, rows in (("chats", "sft"), ("pairs", "pairs"), ("problems", "prompts"), ("test", "test")):
         shutil.copy(tiny.data(rows), here / f"{name}.jsonl")
     (here / "odd.jsonl").write_text('{"prompt": "Say hi.", "winner": "Hi!", "loser": "Why?"}\n' * 40)
+    rated = [{"prompt": "Say hi.", "completion": said, "label": said == "Hi!"} for said in ("Hi!", "Why?")]
+    (here / "thumbs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rated))
+    (here / "steps.jsonl").write_text('{"prompt": "8+5-2?", "completions": ["8+5=13"], "labels": [true]}\n' * 40)
     (here / "my_rewards.py").write_text("def brief(completion, row):\n    return len(completion) < 400\n")
     (here / "my.yaml").write_text(whole_recipe("recipes.md"))
     (here / "more.yaml").write_text("seed: 2\n")

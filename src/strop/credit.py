@@ -1,8 +1,8 @@
 """Credit: from the rewards of a group to the advantage of each completion.
 
 Pure functions on host numbers; `None` (unscorable) takes no part in any mean or spread and gets
-no advantage. The settings are applied to all groups of a step at once, because some scales are
-taken over the whole batch. Token-level credit (GAE, KL in the reward) comes with value learning.
+no advantage. The settings are applied to all groups of a step at once, on every rank, because some
+scales are taken over the whole batch. Credit token by token (GAE, the KL in the reward) is in `token_credit`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from strop import dist
 
 Rewards = Sequence[float | None]
 Advantages = list[float | None]
@@ -47,6 +49,15 @@ def standard_deviation(rewards: Rewards) -> float:
         return 0.0
     mean = math.fsum(known) / len(known)
     return math.sqrt(math.fsum((r - mean) ** 2 for r in known) / (len(known) - 1))
+
+
+def step_deviation(groups: Sequence[Rewards]) -> float:
+    """Sample standard deviation of the scorable rewards of all groups on all ranks; every rank must call this."""
+    known = [r for rewards in groups for r in rewards if r is not None]
+    total, count = dist.sum_numbers([math.fsum(known), float(len(known))])
+    mean = total / max(count, 1.0)
+    (squares,) = dist.sum_numbers([math.fsum((r - mean) ** 2 for r in known)])
+    return math.sqrt(squares / max(count - 1, 1.0))
 
 
 def group_relative(rewards: Rewards, *, eps: float = 1e-4) -> Advantages:
@@ -112,13 +123,18 @@ def _ahead(credit: Sequence[float], ends: Sequence[int], length: int, mean: bool
 class GroupRelative:
     """Advantages relative to the group's mean.
 
-    Attributes: scale: divide by the group's deviation (GRPO), by the whole batch's ("batch",
-        Liu et al. 2025, arXiv:2508.08221), or by nothing ("none", Dr. GRPO, arXiv:2503.20783).
+    Attributes:
+        scale: divide by the group's deviation (GRPO), by that of all the step's rewards ("batch",
+            Liu et al. 2025, arXiv:2508.08221), or by nothing ("none", Dr. GRPO, arXiv:2503.20783).
+        eps: added to the deviation that is divided by.
     """
 
     name: Literal["group_relative"] = "group_relative"
     scale: Literal["group", "batch", "none"] = "group"
     eps: float = 1e-4
+
+    def __post_init__(self) -> None:
+        _check_eps(self.eps)
 
     def __call__(self, groups: Sequence[Rewards]) -> list[Advantages]:
         """One list of advantages for each group of rewards."""
@@ -126,7 +142,7 @@ class GroupRelative:
             return [group_relative(rewards, eps=self.eps) for rewards in groups]
         scale = 1.0
         if self.scale == "batch":
-            scale = standard_deviation([r for rewards in groups for r in rewards]) + self.eps
+            scale = step_deviation(groups) + self.eps
         return [[None if a is None else a / scale for a in centred(rewards)] for rewards in groups]
 
 
@@ -160,6 +176,7 @@ class ProcessRelative:
             not grow with their number.
         cap: advantages are cut to +- this; None leaves them.
         outcome: adds this much of the group-relative advantage of the whole score to every token.
+        eps: added to the deviation that is divided by.
     """
 
     name: Literal["process"] = "process"
@@ -173,6 +190,7 @@ class ProcessRelative:
             raise ValueError(f"cap must be positive, or null for none, got {self.cap}")
         if self.outcome < 0:
             raise ValueError(f"outcome must not be negative, got {self.outcome}")
+        _check_eps(self.eps)
 
     def tokens(
         self,
@@ -194,3 +212,8 @@ class ProcessRelative:
 
     def _capped(self, advantage: float) -> float:
         return advantage if self.cap is None else min(max(advantage, -self.cap), self.cap)
+
+
+def _check_eps(eps: float) -> None:
+    if eps <= 0:
+        raise ValueError(f"eps must be positive, got {eps}: rewards that do not differ have deviation 0")

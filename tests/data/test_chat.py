@@ -326,7 +326,8 @@ def test_gsm8k_and_hh_tokens_come_back_as_text(shared):
 @pytest.mark.parametrize("template", [t.CHATML, t.MARKED, t.ENDS_TWICE, t.INST, None])
 def test_content_marks_the_words_and_not_the_template_s_tokens(template):
     chat = Chat(t.bpe(template))
-    (sequence,) = chat.with_content(encoded(chat, dialogue("hello", "yes no", "what", "four"))).sequences
+    (group,) = chat.with_content([encoded(chat, dialogue("hello", "yes no", "what", "four"))])
+    (sequence,) = group.sequences
     content = sequence.columns["content"]
     assert set(content) == {0.0, 1.0} and len(content) == len(sequence.ids)
     said = {
@@ -342,7 +343,8 @@ def test_content_marks_the_words_and_not_the_template_s_tokens(template):
 def test_content_of_plain_text_leaves_out_the_end_alone():
     chat = Chat(t.bpe())
     group = Group("what is ", (Completion("two plus two"), Completion("four", finish="length")))
-    ended, cut = (s.columns["content"] for s in chat.with_content(encoded(chat, group)).sequences)
+    (group,) = chat.with_content([encoded(chat, group)])
+    ended, cut = (s.columns["content"] for s in group.sequences)
     assert ended[-1] == 0.0 and set(ended[:-1]) == {1.0} and set(cut) == {1.0}
 
 
@@ -351,6 +353,6 @@ def test_content_keeps_other_columns_and_counts_an_unknown_word_as_a_word():
     tokenizer.add_special_tokens({"unk_token": "?"})
     chat = Chat(tokenizer)
     group = Group("ab", (Completion("a?b", label=True),))
-    (sequence,) = chat.with_content(encoded(chat, group)).sequences
+    (sequence,) = chat.with_content([encoded(chat, group)])[0].sequences
     assert sequence.columns["labels"] == 1.0
     assert sequence.columns["content"] == (1.0,) * (len(sequence.ids) - 1) + (0.0,)

@@ -251,3 +251,13 @@ def test_a_token_that_ends_one_step_and_begins_the_next_ends_the_first() -> None
     decode = lambda ids: "".join(spelt[i] for i in ids)  # noqa: E731
     assert step_ends([0, 1, 2, 3], cut("a;b;c", ";"), decode) == (1, 2, 3)
     assert step_ends([0, 1], ("zzz;", "a;b"), decode) == (1, 1)  # another text: nothing is found, nothing fails
+
+
+def test_inspect_shows_where_steps_end(tmp_path) -> None:
+    from strop.data.formats import load_dataset
+    from strop.data.inspect import as_text, inspect
+
+    path = tmp_path / "steps.jsonl"
+    path.write_text('{"prompt": "hello", "completions": ["two", "four"], "labels": [0.25, true]}\n')
+    shown = as_text(inspect(load_dataset(str(path)), Chat(t.bpe())))
+    assert "<step 0.25>" in shown and "<step 1>" in shown and "kind     stepwise (stepwise)" in shown

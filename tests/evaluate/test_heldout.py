@@ -143,6 +143,8 @@ def test_metrics_of_some_rows_alone_are_counted_to_those_rows(tiny: Any, model: 
         assert [rows[name][k] for k in labels] == pytest.approx([sizes[k] for k in labels], abs=1e-4)
     figures = evaluate_objective(model[0], groups, KTO(), 4096, "cpu")
     assert (figures["eval_rewards/chosen"].n, figures["eval_loss"].n) == (4, 6)
+    difference = figures["eval_rewards/chosen"].value - figures["eval_rewards/rejected"].value
+    assert (figures["eval_rewards/margins"].value, figures["eval_rewards/margins"].n) == (difference, 6)
 
 
 def test_likelihoods_are_the_models_own(tiny: Any, model: Model, stock: Any) -> None:

@@ -48,6 +48,22 @@ def test_ipo_starts_at_its_closed_form(tiny: Any, small_runs: Any, tmp_path: Pat
     assert rows[0]["loss"] == pytest.approx(25.0, rel=1e-4)  # (1 / (2 tau))^2
 
 
+def test_formatting_is_masked_in_sampled_answers_too(tiny: Any, small_runs: Any, tmp_path: Path) -> None:
+    long = {"max_completion_length": 60, "temperature": 0.9}
+
+    def numbers(mask: bool) -> list[dict[str, Any]]:
+        made = stage(tiny, objective={"name": "dpo", "mask_formatting": mask}, sampling=long)
+        found: list[dict[str, Any]] = small_runs.numbers(
+            strop.run(tiny.recipe(tmp_path / str(mask), made), display="quiet").path
+        )
+        return found
+
+    rows, plain = numbers(True), numbers(False)
+    assert rows[0]["val/contain_eos_token"] > 0
+    assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert rows[0]["grad_norm"] != plain[0]["grad_norm"] and rows[0]["logps/chosen"] == plain[0]["logps/chosen"]
+
+
 def test_ties_train_nothing_and_are_counted(tiny: Any, small_runs: Any, tmp_path: Path) -> None:
     (tiny.folder / "same.py").write_text("def same(completion, row):\n    return 1.0\n")
     flat = [{"name": "custom", "function": f"{tiny.path('same.py')}:same", "label": "same"}]

@@ -25,6 +25,7 @@ from strop.recipes.settings import Sampling
 from strop.recipes.stages import common
 from strop.rollout.sampler import Sampled
 from strop.token_credit import GAE
+from strop.train import annotate
 from strop.train.annotate import Reference
 from strop.train.control import FixedKL, KLControl
 from strop.train.crediting import PPOCredit, Values
@@ -79,6 +80,20 @@ def test_a_lying_sampler_is_caught_even_after_a_warmup(
         strop.run(tiny.recipe(tmp_path, stage(tiny, value_warmup=1)), display="quiet")
 
 
+def test_a_reference_at_another_temperature_is_caught(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The KL in the reward is 0 before anything was learned."""
+    honest = annotate.sequence_logprobs
+
+    def other(*arguments: Any, temperature: float, **settings: Any) -> Any:
+        return honest(*arguments, temperature=1.5 * temperature, **settings)
+
+    monkeypatch.setattr(annotate, "sequence_logprobs", other)
+    with pytest.raises(RuntimeError, match="the reference's log-probs differ from the policy's before the first step"):
+        strop.run(tiny.recipe(tmp_path, stage(tiny)), display="quiet")
+
+
 def test_in_the_warmup_only_the_critic_learns(tiny: Any, small_runs: Any, tmp_path: Path) -> None:
     run, rows = rows_of(tiny, small_runs, tmp_path, stage(tiny, steps=3, value_warmup=2))
     assert ["loss" in row for row in rows] == [False, False, True]
@@ -88,6 +103,8 @@ def test_in_the_warmup_only_the_critic_learns(tiny: Any, small_runs: Any, tmp_pa
     run, _ = rows_of(tiny, small_runs, tmp_path / "whole", stage(tiny, value_warmup=2))
     after = load(str(run / "stages/ppo/model")).module.state_dict()
     assert all(torch.equal(base[name], after[name]) for name in base)
+    (alarm,) = small_runs.events(run, "alarm")
+    assert alarm["text"] == "value_warmup 2 takes all 2 steps: the policy stays as it is"
     critic = load_file(run / "stages/ppo/critic/model.safetensors")
     assert float(critic["score.weight"].abs().max()) > 0
 

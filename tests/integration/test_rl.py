@@ -16,6 +16,7 @@ from strop.model.load import load, load_tokenizer
 from strop.recipes.settings import Sampling
 from strop.recipes.stages import common
 from strop.rollout.sampler import Sampled
+from strop.train import annotate
 
 
 def stage(tiny: Any, reward: str = "letters", **changes: Any) -> dict[str, Any]:
@@ -40,6 +41,29 @@ def test_the_first_step_agrees_with_the_sampler_and_a_lying_sampler_is_caught(
     monkeypatch.setattr(common, "sample", lying)
     with pytest.raises(RuntimeError, match=r"rollout and training log-probs differ by 0\.01 nats a token"):
         strop.run(tiny.recipe(tmp_path / "lying", stage(tiny)), display="quiet")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"objective": {"name": "grpo", "beta": 0.1}},
+        {"objective": {"name": "rloo"}, "advantage": {"name": "leave_one_out", "beta": 0.1}},
+        {"advantage": {"name": "reinforce_pp", "beta": 0.1}},
+    ],
+    ids=["loss", "leave_one_out", "reinforce_pp"],
+)
+def test_a_reference_at_another_temperature_is_caught(
+    changes: dict[str, Any], tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the KL stands: it is 0 before anything was learned."""
+    honest = annotate.sequence_logprobs
+
+    def other(*arguments: Any, temperature: float, **settings: Any) -> Any:
+        return honest(*arguments, temperature=1.5 * temperature, **settings)
+
+    monkeypatch.setattr(annotate, "sequence_logprobs", other)
+    with pytest.raises(RuntimeError, match="the reference's log-probs differ from the policy's before the first step"):
+        strop.run(tiny.recipe(tmp_path, stage(tiny, **changes)), display="quiet")
 
 
 def test_steps_without_a_group_are_counted_and_logged_and_change_nothing(

@@ -80,6 +80,12 @@ def test_a_warmup_needs_a_critic_of_its_own() -> None:
     assert found.startswith("value_warmup: a shared critic cannot learn without moving the policy")
 
 
+def test_a_reference_is_refused_where_nothing_reads_it() -> None:
+    (found,) = problems("kl.coefficient=0", "reference=other")
+    assert found.startswith("reference: nothing reads it: the KL has no weight")
+    assert ppo("reference=other").reference == "other"
+
+
 def test_rewards_are_needed() -> None:
     with pytest.raises(RecipeError, match="a stage of kind ppo needs at least one"):
         load_recipe("ppo", list(GIVEN[:2]))

@@ -75,6 +75,7 @@ def test_pipelines_hand_the_model_of_the_steps_on_and_start_from_the_recipes_own
     ("recipe", "overrides", "words"),
     [
         ("prm", ('separator=""',), "separator: is empty, so nothing ends a step"),
+        ("prm", (r"separator=\n",), "separator: holds a backslash and an n, not a line break"),
         ("prm", ("objective.wrong_weight=0",), "wrong_weight must be positive, got 0"),
         ("steps", ('separator=""',), "separator: is empty, so nothing ends a step"),
         ("steps", ("num_continuations=0",), "num_continuations: must be at least 1, got 0"),

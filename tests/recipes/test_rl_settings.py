@@ -83,6 +83,18 @@ def test_corrections_go_by_their_names(name: str, correction: object) -> None:
         (["num_generations=1"], "num_generations: must be at least 2"),
         (["num_generations=1", "advantage=reinforce_pp_baseline"], "num_generations: must be at least 2"),
         (["objective.beta=0.1", "reset_reference_every=9", "adapter.r=8"], "reset_reference_every: an adapter's"),
+        (["advantage=reinforce_pp", "objective.beta=0.1"], "objective.beta: the KL is in the reward already"),
+        (["advantage={name: leave_one_out, beta: 0.1}", "objective.beta=0.1"], "objective.beta: the KL is in the rew"),
+        (
+            ["num_generations=1", "advantage={name: reinforce_pp, beta: 0}", "dynamic_sampling.attempts=3"],
+            "dynamic_sampling: a completion alone has none to differ from",
+        ),
+        (
+            ["advantage=process", "rewards={name: process, path: x}", "missing_eos_penalty=1"],
+            "missing_eos_penalty: is taken off the score, which does not count while advantage.outcome is 0",
+        ),
+        (["reference=other"], "reference: nothing reads it: the KL has no weight"),
+        (["advantage.eps=0"], "advantage.*eps must be positive, got 0"),
         (["objective.delta=1.1"], r"objective.*delta must be more than 1 \+ clip_high \(1.28\), got 1.1"),
         (["correction={name: icepop, low: 1.5}"], r"correction.*low and high must enclose 1.*got 1.5, 5"),
     ],
@@ -114,3 +126,5 @@ def test_credit_that_needs_the_reference_comes_after_it() -> None:
     assert isinstance(select, Scored) and isinstance(to_go, ReinforcePPCredit)
     select, (whitened,) = credit_of(stage(recipe="reinforce-pp-baseline"), str)
     assert isinstance(select, Credited) and isinstance(whitened, BaselineCredit) and select.keep_equal
+    select, _ = credit_of(stage("objective.beta=0", recipe="reinforce-pp-baseline"), str)
+    assert isinstance(select, Credited) and select.keep_equal, "the whitening is over all the step's tokens"

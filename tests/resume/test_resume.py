@@ -16,7 +16,7 @@ import pytest
 import strop
 
 STEPS, SAVE_EVERY = 8, 3
-METHODS = ("sft", "dpo", "grpo", "stale", "ppo")
+METHODS = ("sft", "dpo", "reward", "grpo", "stale", "ppo")
 
 
 @dataclass(frozen=True, slots=True)

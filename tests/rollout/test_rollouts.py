@@ -113,7 +113,7 @@ def test_truncated_completions_are_masked_where_asked() -> None:
 
 
 def test_a_batch_scale_is_taken_over_all_groups() -> None:
-    collected = source([[0.0, 2.0], [1.0, 1.0]], advantage=GroupRelative(scale="batch", eps=0.0))(0)
+    collected = source([[0.0, 2.0], [1.0, 1.0]], advantage=GroupRelative(scale="batch", eps=1e-9))(0)
     deviation = math.sqrt(2 / 3)  # of 0, 2, 1, 1, ddof 1
     assert advantages(collected)[0] == pytest.approx([-1 / deviation, 1 / deviation])
 
@@ -159,3 +159,8 @@ def test_metrics_have_trls_names_and_the_hand_computed_values() -> None:
 def test_encode_refuses_groups_that_were_not_sampled() -> None:
     with pytest.raises(AssertionError):
         encode(Group("q", (Completion("x", advantage=1.0),)))
+
+
+def test_a_rank_without_groups_has_no_figures() -> None:
+    """Its share of a small step, or of a refill, may be empty; no mean is taken of nothing."""
+    assert rollout_metrics([], 0) == {"groups/kept": 0.0, "rewards/unscorable": 0.0}

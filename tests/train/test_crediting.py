@@ -173,3 +173,31 @@ def test_values_stand_at_the_tokens_they_were_asked_for(toys) -> None:
             want = [float(i) if p else math.nan for i, p in zip(given.ids, predicted, strict=True)]
             np.testing.assert_array_equal(sequence.columns["old_values"], want)
     assert Values(lambda batch: batch.target, max_tokens=20, device="cpu")([]) == ()
+
+
+def test_reinforce_pp_logs_the_kl_that_it_takes_off_the_reward(groups) -> None:
+    annotate = ReinforcePPCredit(ReinforcePP(beta=0.2))
+    annotate(groups)
+    sequences = [s for g in groups for s in g.sequences]
+    kl = np.mean([(at(s, "old_logprobs") - at(s, "ref_logprobs")).sum() for s in sequences])
+    score = np.mean([9.0, -0.5, 0.25])
+    want = {"objective/kl": kl, "objective/non_score_reward": -0.2 * kl, "objective/rlhf_reward": score - 0.2 * kl}
+    assert annotate.metrics == pytest.approx(want)
+    plain = ReinforcePPCredit(ReinforcePP(beta=0.0))
+    plain(groups)
+    assert plain.metrics == {}
+
+
+def test_the_reward_that_is_logged_has_the_steps_rewards_in_it(groups) -> None:
+    dense = [
+        replace(g, sequences=tuple(
+            replace(s, columns={**s.columns, "step_rewards": (0.5,) * len(s.ids)}) for s in g.sequences
+        ))
+        for g in groups
+    ]  # fmt: skip
+    plain, annotate = credit(), credit()
+    plain(groups)
+    annotate(dense)
+    more = 0.5 * (4 + 3 + 1) / 3
+    assert annotate.metrics["objective/rlhf_reward"] == pytest.approx(plain.metrics["objective/rlhf_reward"] + more)
+    assert annotate.metrics["objective/scores"] == plain.metrics["objective/scores"]

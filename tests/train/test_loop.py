@@ -120,6 +120,29 @@ def test_means_are_over_the_updates_that_have_the_metric() -> None:
     assert means([]) == {}
 
 
+def test_an_extreme_of_a_step_is_that_of_its_updates() -> None:
+    """The largest difference of four updates is the largest of all, not the mean of four largest ones."""
+    results = [{"d/max": 0.1, "d/min": -3.0, "d/mean": 0.5}, {"d/max": 3.9, "d/min": 1.0, "d/mean": 1.5}]
+    assert means(results) == {"d/max": 3.9, "d/min": -3.0, "d/mean": 1.0}
+
+
+def test_the_first_updates_metrics_have_what_was_measured_before_it(toys) -> None:
+    """Checks of the first update need the KL that credit measured, too; a step without an update has none."""
+
+    class Credit:
+        metrics = {"objective/kl": 0.25}
+
+        def __call__(self, groups: Sequence[EncodedGroup]) -> Sequence[EncodedGroup]:
+            return groups
+
+    groups = [(toys.group((1,), (2,)),), ()]
+    first, idle = run(
+        Recording(), lambda step: Collected(groups[step], {"reward": 0.5}), annotations=(Credit(),), passes=Passes(2)
+    )
+    assert first.first == {"loss": 1.0, "grad_norm": 2.0, "objective/kl": 0.25, "reward": 0.5}
+    assert idle.first == {}
+
+
 def test_packing_settings_reach_the_packer(toys) -> None:
     group = toys.group((1, 2), *[(3, 4, 5)] * 4)
     assert len(Packing(8, "cpu", False)([group]).batches) == 1

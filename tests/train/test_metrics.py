@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from strop import dist
-from strop.train.metrics import MetricSums, RunLog, read_jsonl, truncate, write_json
+from strop.train.metrics import MetricSums, RunLog, margins, read_jsonl, truncate, write_json
 
 
 def strict(line: str) -> object:
@@ -226,3 +226,16 @@ sums = MetricSums(); sums.add_value("a", 1.0); sums.result()
 assert 'torch' not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+
+
+def test_margins_of_unpaired_rows_are_the_difference_of_the_means_over_the_whole_step() -> None:
+    sums = MetricSums()
+    for chosen, rejected in (([1.0, 2.0, 3.0], [0.5]), ([], [0.0, 1.0])):
+        sums.add("rewards/chosen", torch.tensor(chosen))
+        sums.add("rewards/rejected", torch.tensor(rejected))
+    assert sums.result() == {"rewards/chosen": 2.0, "rewards/rejected": 0.5, "rewards/margins": 1.5}
+
+
+def test_margins_need_both_classes_and_leave_measured_ones_alone() -> None:
+    assert margins({"rewards/chosen": 1.0}) == {}
+    assert margins({"rewards/chosen": 1.0, "rewards/rejected": 0.0, "rewards/margins": 7.0}) == {}

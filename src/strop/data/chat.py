@@ -115,8 +115,8 @@ class Chat:
         encoded = iter(tokenise(good, self._pieces))
         return [d if isinstance(d, str) else assemble(d, *next(encoded), max_length) for d in drafts]
 
-    def with_content(self, group: EncodedGroup) -> EncodedGroup:
-        """The group with the column `content`: 0 on control tokens (end of turn, EOS, headers), 1 on all others.
+    def with_content(self, groups: Sequence[EncodedGroup]) -> list[EncodedGroup]:
+        """The groups with the column `content`: 0 on control tokens (end of turn, EOS, headers), 1 on all others.
 
         The words of a turn hold no control token (`encode` drops such rows), so each is the template's.
         """
@@ -125,7 +125,7 @@ class Chat:
             content = tuple(float(i not in self._control_ids) for i in sequence.ids)
             return replace(sequence, columns={**sequence.columns, "content": content})
 
-        return replace(group, sequences=tuple(map(marked, group.sequences)))
+        return [replace(group, sequences=tuple(map(marked, group.sequences))) for group in groups]
 
     def encode_prompt(self, prompt: Content, row: Mapping[str, Any] | None = None) -> tuple[int, ...]:
         """What generation sees: the prompt's ids, with the template's generation prompt behind turns.

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from strop.data.chat import Chat
 from strop.data.encoded import EncodedGroup, EncodedSequence
 from strop.objectives import KTO
 from strop.recipes.context import Context
@@ -30,12 +29,6 @@ def without_repeats(split: Split, context: Context) -> Split:
             kept.append(group)
     dropped.say(context)
     return replace(split, train=kept, data=split.data.without(dropped))
-
-
-def with_content(split: Split, chat: Chat) -> Split:
-    """The rows with the template's tokens marked, for losses that leave them out."""
-    train, held_out = ([chat.with_content(group) for group in part] for part in (split.train, split.held_out))
-    return replace(split, train=train, held_out=held_out)
 
 
 def labelled(split: Split, context: Context) -> Split:

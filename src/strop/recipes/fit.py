@@ -37,6 +37,8 @@ NOTHING = "every group's rewards were equal or unscorable"
 CLOSING = (
     "loss",
     "mean_token_accuracy",
+    "accuracy",
+    "margin",
     "rewards/accuracies",
     "rewards/margins",
     "reward",

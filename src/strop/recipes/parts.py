@@ -127,6 +127,14 @@ def steps_problems(rewards: Sequence[RewardSettings], key: str) -> Found:
         yield (key,), "needs a reward that scores steps, as rewards=[{name: process, path: PRM}]"
 
 
+def separator_problems(separator: str) -> Found:
+    """A text that ends no step, or that a shell made of another."""
+    if not separator:
+        yield ("separator",), 'is empty, so nothing ends a step; name the text behind each step, as "\\n"'
+    if "\\n" in separator:
+        yield ("separator",), "holds a backslash and an n, not a line break; put it in double quotes inside single ones"
+
+
 def on_policy_problems(sampling: Sampling) -> Found:
     """Sampling whose log-probs are not those of the policy that is trained."""
     if sampling.top_k is not None or sampling.top_p is not None:

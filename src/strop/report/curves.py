@@ -39,6 +39,14 @@ PLOTS: Mapping[str, tuple[Plot, ...]] = {
         Plot("KL to the reference", "nats", ("kl", "approx_kl", "objective/kl")),
         *_STEPPING,
     ),
+    "reward": (
+        Plot("Accuracy", "share of comparisons", ("accuracy", "eval_accuracy")),
+        Plot("Margin", "score, better − worse", ("margin", "eval_margin")),
+        Plot("Scores", "", ("max_reward", "mean_reward", "min_reward")),
+        _LOSS,
+        Plot("Ties", "share of comparisons", ("tie_rate",)),
+        *_STEPPING,
+    ),
     "rl": (
         Plot("Reward", "mean of the step's completions", ("reward", "eval_reward", "eval/reward")),
         Plot("Reward parts", "mean", ("rewards/*/mean",)),

@@ -116,7 +116,7 @@ class Rollouts:
         if self.stale is None:
             return groups, {}
         now = self.stale.updates()
-        ages = [now - max(c.version or 0 for c in group.completions) for group in groups]
+        ages = [now - min(c.version or 0 for c in group.completions) for group in groups]
         metrics = {"staleness/mean": float(np.mean(ages))} if ages else {}
         if self.max_staleness is None:
             return groups, metrics
@@ -134,14 +134,12 @@ def rollout_metrics(groups: Sequence[Group], num_kept: int) -> dict[str, float]:
     known = [c.score for c in completions if c.score is not None]
     lengths = [len(c.token_ids or ()) for c in completions]
     ended = [n for n, c in zip(lengths, completions, strict=True) if c.finish == "stop"]
-    metrics = {
-        "groups/kept": float(num_kept),
-        "rewards/unscorable": float(len(completions) - len(known)),
-        "completions/mean_length": float(np.mean(lengths)),
-        "completions/min_length": float(min(lengths)),
-        "completions/max_length": float(max(lengths)),
-        "completions/clipped_ratio": float(np.mean([c.finish == "length" for c in completions])),
-    }
+    metrics = {"groups/kept": float(num_kept), "rewards/unscorable": float(len(completions) - len(known))}
+    if completions:
+        metrics["completions/mean_length"] = float(np.mean(lengths))
+        metrics["completions/min_length"] = float(min(lengths))
+        metrics["completions/max_length"] = float(max(lengths))
+        metrics["completions/clipped_ratio"] = float(np.mean([c.finish == "length" for c in completions]))
     if ended:
         metrics["completions/mean_terminated_length"] = float(np.mean(ended))
     if any(len(row) > 1 for row in scores):  # completions alone have none to differ from

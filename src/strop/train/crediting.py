@@ -88,26 +88,32 @@ class PPOCredit:
             rewards = [r + dense for r, dense in zip(rewards, trained_numbers(groups, "step_rewards"), strict=True)]
         advantages, returns = self.gae(rewards, values)
         self.metrics = {
-            **self._measure(old, ref, terminals, sum(not s.truncated for s in sequences)),
+            **self._measure(old, ref, rewards, terminals, sum(not s.truncated for s in sequences)),
             "val/explained_variance": explained_variance(values, returns),
         }
         groups = with_numbers(groups, "advantages", advantages)
         return with_numbers(groups, "returns", returns)
 
     def _measure(
-        self, old: Sequence[Numbers], ref: Sequence[Numbers], terminals: Sequence[float], num_ended: int
+        self,
+        old: Sequence[Numbers],
+        ref: Sequence[Numbers],
+        rewards: Sequence[Numbers],
+        terminals: Sequence[float],
+        num_ended: int,
     ) -> dict[str, float]:
         """Means over the rollout's sequences on all ranks; the KL steers the weight of the next rollout."""
         k1 = math.fsum(float((o - r).sum()) for o, r in zip(old, ref, strict=True))
         surprise = -math.fsum(float(o.sum()) for o in old)
-        local = [float(len(old)), float(num_ended), k1, surprise, math.fsum(terminals)]
+        whole = math.fsum(float(row.sum()) for row in rewards)
+        local = [float(len(old)), float(num_ended), k1, surprise, math.fsum(terminals), whole]
         count, num_ended_all, *totals = dist.sum_numbers(local)
-        kl, entropy, scores = (total / max(count, 1.0) for total in totals)
+        kl, entropy, scores, reward = (total / max(count, 1.0) for total in totals)
         beta = self.control.coefficient
         metrics = {
             "objective/entropy": entropy,
             "objective/scores": scores,
-            "objective/rlhf_reward": scores - beta * kl,
+            "objective/rlhf_reward": reward,
             "val/num_eos_tokens": num_ended_all,
             "kl_coef": beta,
         }
@@ -120,18 +126,23 @@ class PPOCredit:
 
 @dataclass(slots=True)
 class ReinforcePPCredit:
-    """REINFORCE++: advantages from the columns rewards, old_logprobs and, where beta is not 0, ref_logprobs."""
+    """REINFORCE++: advantages from the columns rewards, old_logprobs and, where beta is not 0, ref_logprobs.
+
+    Attributes: metrics: of the last call; see `shaped_means`. None where beta is 0.
+    """
 
     settings: ReinforcePP
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     def __call__(self, groups: Sequence[EncodedGroup]) -> tuple[EncodedGroup, ...]:
         """The same groups with the column `advantages`."""
         old = trained_numbers(groups, "old_logprobs")
-        ref = trained_numbers(groups, "ref_logprobs") if self.settings.beta > 0 else old
-        rewards = [
-            kl_shaped_rewards(o, r, score, beta=self.settings.beta)
-            for o, r, score in zip(old, ref, scores_of(groups), strict=True)
-        ]
+        beta, scores = self.settings.beta, scores_of(groups)
+        ref = trained_numbers(groups, "ref_logprobs") if beta > 0 else old
+        rewards = [kl_shaped_rewards(o, r, score, beta=beta) for o, r, score in zip(old, ref, scores, strict=True)]
+        if beta > 0:
+            kl = [float((o - r).sum()) for o, r in zip(old, ref, strict=True)]
+            self.metrics = shaped_means(scores, kl, beta=beta)
         return with_numbers(groups, "advantages", self.settings.tokens(rewards))
 
 
@@ -144,6 +155,23 @@ class BaselineCredit:
     def __call__(self, groups: Sequence[EncodedGroup]) -> tuple[EncodedGroup, ...]:
         """The same groups with the column `advantages` replaced."""
         return with_numbers(groups, "advantages", self.settings.tokens(trained_numbers(groups, "advantages")))
+
+
+def shaped_means(scores: Sequence[float], kl: Sequence[float], *, beta: float) -> dict[str, float]:
+    """What the KL takes off the scores, means over the sequences of all ranks; empty where there are none.
+
+    Args: kl: k1 of each sequence, nats.
+    Returns: objective/kl, objective/non_score_reward (-beta kl), objective/rlhf_reward (their sum with the score).
+    """
+    count, total_score, total_kl = dist.sum_numbers([float(len(kl)), math.fsum(scores), math.fsum(kl)])
+    if count == 0:
+        return {}
+    penalty = beta * total_kl / count
+    return {
+        "objective/kl": total_kl / count,
+        "objective/non_score_reward": -penalty,
+        "objective/rlhf_reward": total_score / count - penalty,
+    }
 
 
 def trained_numbers(groups: Sequence[EncodedGroup], name: str) -> list[Numbers]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from strop import dist
 from strop.credit import LeaveOneOut
 from strop.data.encoded import EncodedGroup
-from strop.train.crediting import scores_of, trained_numbers, with_numbers
+from strop.train.crediting import scores_of, shaped_means, trained_numbers, with_numbers
 
 
 @dataclass(slots=True)
@@ -22,8 +20,7 @@ class ShapedGroupCredit:
     sequence's advantage.
     Ahmadian et al. 2024 (RLOO), arXiv:2402.14740, section 3; beta 0.05 is TRL's.
 
-    Attributes: metrics: of the last call, means over sequences: objective/kl (k1, nats a sequence),
-        objective/non_score_reward, objective/rlhf_reward.
+    Attributes: metrics: of the last call; see `shaped_means`.
     """
 
     settings: LeaveOneOut
@@ -36,17 +33,6 @@ class ShapedGroupCredit:
         scores = scores_of(groups)
         shaped = iter([score - self.settings.beta * k for score, k in zip(scores, kl, strict=True)])
         credited = self.settings([[next(shaped) for _ in group.sequences] for group in groups])
-        self.metrics = self._measure(scores, kl)
+        self.metrics = shaped_means(scores, kl, beta=self.settings.beta)
         flat = [a or 0.0 for row in credited for a in row]
         return with_numbers(groups, "advantages", [np.full(len(o), a) for o, a in zip(old, flat, strict=True)])
-
-    def _measure(self, scores: Sequence[float], kl: Sequence[float]) -> dict[str, float]:
-        count, total_score, total_kl = dist.sum_numbers([float(len(kl)), math.fsum(scores), math.fsum(kl)])
-        if count == 0:
-            return {}
-        penalty = self.settings.beta * total_kl / count
-        return {
-            "objective/kl": total_kl / count,
-            "objective/non_score_reward": -penalty,
-            "objective/rlhf_reward": total_score / count - penalty,
-        }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from strop.data.encoded import EncodedGroup
 from strop.data.pack import pack
 from strop.data.source import Collected, Source
 from strop.train.learner import Learner
+from strop.train.metrics import extreme
 
 Annotate = Callable[[Sequence[EncodedGroup]], Sequence[EncodedGroup]]
 """Groups to the same groups with more columns; what it measures on the way stands in `Measured.metrics`."""
@@ -84,7 +86,13 @@ class Packing:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What one step of the loop did. `first` are the metrics of its first part."""
+    """What one step of the loop did.
+
+    Attributes:
+        metrics: over the whole step; see `means`.
+        first: of its first optimizer step, with what was collected and measured before it; empty where
+            no update was made.
+    """
 
     step: int
     metrics: dict[str, float]
@@ -125,8 +133,9 @@ def train(
             if passes.max_kl is not None and results[-1].get("policy/approxkl_avg", 0.0) > passes.max_kl:
                 break
         seconds["training"] = time.perf_counter() - began
-        metrics = {**means(results), **collected.metrics, **measured}
-        yield Update(step, metrics, results[0] if results else {}, collected, num_tokens, seconds)
+        before = {**collected.metrics, **measured}
+        first = {**before, **results[0]} if results else {}
+        yield Update(step, {**means(results), **before}, first, collected, num_tokens, seconds)
 
 
 def annotated(
@@ -145,6 +154,11 @@ def annotated(
 
 
 def means(results: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Each metric's mean over a step's optimizer steps."""
+    """Each metric's mean over a step's optimizer steps; of those that are the largest or smallest entry, that."""
     names = dict.fromkeys(name for result in results for name in result)
-    return {name: float(np.mean([r[name] for r in results if name in r])) for name in names}
+    return {name: _over_updates(name, [r[name] for r in results if name in r]) for name in names}
+
+
+def _over_updates(name: str, values: Sequence[float]) -> float:
+    pick = extreme(name)
+    return float(np.mean(values)) if pick is None else functools.reduce(pick, values)

@@ -143,7 +143,7 @@ class MetricSums:
 
     def add(self, name: str, values: Tensor) -> None:
         """Count every entry of a tensor of any length; its sum is taken in float64 and fetched in `result`."""
-        pick = _extreme(name)
+        pick = extreme(name)
         if pick is not None:
             if values.numel():
                 entry = float(values.max() if pick is max else values.min())
@@ -181,7 +181,7 @@ def margins(means: Mapping[str, float]) -> dict[str, float]:
     return {"rewards/margins": chosen - rejected}
 
 
-def _extreme(name: str) -> Callable[[float, float], float] | None:
+def extreme(name: str) -> Callable[[float, float], float] | None:
     """What picks the entry that stands for all, by the name; None for a mean."""
     if name.endswith("/max") or name.startswith("max_"):
         return max

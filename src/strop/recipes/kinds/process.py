@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from strop.model.adapter import LoRA
 from strop.objectives import ProcessLoss
-from strop.recipes.parts import Data, Found, Optimizer, Schedule, Training
+from strop.recipes.parts import Data, Found, Optimizer, Schedule, Training, separator_problems
 from strop.train.optim import AdamW, Cosine
 
 
@@ -40,5 +40,4 @@ class ProcessStage:
 
     def problems(self) -> Found:
         """A separator that separates nothing."""
-        if not self.separator:
-            yield ("separator",), 'is empty, so nothing ends a step; name the text behind each step, as "\\n"'
+        yield from separator_problems(self.separator)

@@ -97,6 +97,9 @@ class RLStage:
         if not isinstance(self.advantage, ProcessRelative):
             return
         yield from steps_problems(self.rewards, "advantage")
+        if self.missing_eos_penalty > 0 and self.advantage.outcome == 0:
+            text = "is taken off the score, which does not count while advantage.outcome is 0"
+            yield ("missing_eos_penalty",), text
         if isinstance(self.objective, GSPO | RLOO):
             text = f"{self.objective.name} has one ratio a completion; process gives each token its own advantage"
             yield ("objective",), text + "; use grpo, cispo or gspo_token"
@@ -107,11 +110,18 @@ class RLStage:
         if named is not None and named not in labels:
             known = ", ".join(labels) or "none"
             yield ("dynamic_sampling", "reward"), f"no reward is called {named!r}; there are: {known}"
+        if self.dynamic_sampling is not None and self.num_generations == 1:
+            yield ("dynamic_sampling",), "a completion alone has none to differ from; set num_generations, or null"
         if self.mask_truncated and self.missing_eos_penalty > 0:
             yield (
                 ("missing_eos_penalty",),
                 "mask_truncated leaves those completions out, so nothing is left to penalise",
             )
+        if self._kl_in_reward and self._kl_in_loss:
+            text = "the KL is in the reward already (advantage.beta), so it would count twice; set one of the two to 0"
+            yield ("objective", "beta"), text
+        if self.reference is not None and not self.wants_reference:
+            yield ("reference",), "nothing reads it: the KL has no weight, in the loss or in the reward"
         if self.reset_reference_every and not self.wants_reference:
             yield (
                 ("reset_reference_every",),
@@ -127,5 +137,12 @@ class RLStage:
     @property
     def wants_reference(self) -> bool:
         """Whether the KL to the reference has a weight, in the loss or in the reward."""
-        in_reward = isinstance(self.advantage, LeaveOneOut | ReinforcePP) and self.advantage.beta > 0
-        return in_reward or "ref_logprobs" in self.objective.needs
+        return self._kl_in_reward or self._kl_in_loss
+
+    @property
+    def _kl_in_reward(self) -> bool:
+        return isinstance(self.advantage, LeaveOneOut | ReinforcePP) and self.advantage.beta > 0
+
+    @property
+    def _kl_in_loss(self) -> bool:
+        return "ref_logprobs" in self.objective.needs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from strop.recipes.parts import Data, Found, Sampling, at_least, rewards_problems
+from strop.recipes.parts import Data, Found, Sampling, at_least, rewards_problems, separator_problems
 from strop.rewards import RewardSettings
 
 
@@ -49,8 +49,7 @@ class StepsStage:
     def problems(self) -> Found:
         """Counts, rewards, and continuations that could only be the same one."""
         yield from at_least(self, ("num_samples", "num_continuations", "save_every"), 1)
-        if not self.separator:
-            yield ("separator",), 'is empty, so nothing ends a step; name the text behind each step, as "\\n"'
+        yield from separator_problems(self.separator)
         if self.num_continuations > 1 and self.sampling.temperature == 0:
             text = f"0 is greedy: all {self.num_continuations} continuations would be the same; use 1.0"
             yield ("sampling", "temperature"), text

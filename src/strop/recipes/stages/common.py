@@ -306,11 +306,21 @@ def check_reference(first: dict[str, float]) -> None:
 
 
 def check_kl(first: dict[str, float], *, dtype: torch.dtype) -> None:
-    """The policy that sampled is its own reference before the first step, so their KL is 0."""
+    """The policy that sampled is its own reference before the first step, so the KL in the loss is 0."""
+    _check_no_kl(first["kl"], dtype)
+
+
+def check_reward_kl(first: dict[str, float], *, dtype: torch.dtype) -> None:
+    """As `check_kl`, of the KL in the reward, which is measured by the completion."""
+    if "completions/mean_length" in first:  # a rank may have none
+        _check_no_kl(first["objective/kl"] / first["completions/mean_length"], dtype)
+
+
+def _check_no_kl(kl: float, dtype: torch.dtype) -> None:
     limit = {torch.float32: 1e-4, torch.bfloat16: 0.05}[dtype]
-    if abs(first["kl"]) > limit:
+    if abs(kl) > limit:
         raise RuntimeError(
-            f"the reference's log-probs differ from the policy's before the first step (KL {first['kl']:.2g} nats a "
+            f"the reference's log-probs differ from the policy's before the first step (KL {kl:.2g} nats a "
             f"token, not 0; the limit is {limit:g}); the reference is not the model that training starts from"
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -60,22 +59,22 @@ class Comparisons(WholeChat):
             return "identical tokens"
         taken: dict[str, float] = {}
         for name in self.columns:
-            value = group.row.get(name)
-            if fault := _fault(name, value):
-                return fault
-            taken[name] = float(value)
+            value = _number(name, group.row.get(name))
+            if isinstance(value, str):
+                return value
+            taken[name] = value
         return replace(encoded, columns=taken)
 
 
-def _fault(name: str, value: Any) -> str:
-    """What is wrong with a row's number; empty where nothing is."""
+def _number(name: str, value: Any) -> float | str:
+    """A row's number, or what is wrong with it."""
     if value is None:
         return f"no {name}"
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return f"{name} is no number"
     if name == "probability" and not 0 <= value <= 1:
         return "probability is not in [0, 1]"
-    return ""
+    return float(value)
 
 
 def padding(tokenizer: PreTrainedTokenizerBase, chat: WholeChat) -> int | None:

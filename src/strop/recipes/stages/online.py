@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from strop.batch import Batch, Outputs, Reduction, Terms, sum_by_sequence
+from strop.data.chat import Chat
 from strop.model.forward import LanguageModel
 from strop.objectives import Objective
 from strop.recipes.arithmetic import num_steps
@@ -103,17 +104,20 @@ def run(stage: OnlineStage, context: Context) -> StageResult:
         evaluate=evaluation,
         check_first=partial(_check_first, stage, model),
         begin={"data": data.said, "batch": arithmetic(stage, steps, f"x {stage.num_generations} completions")},
-        annotations=_annotations(stage, context, model),
+        annotations=_annotations(stage, context, model, chat),
     )
     return replace(fit(job), data=data.summary)
 
 
-def _annotations(stage: OnlineStage, context: Context, model: LanguageModel) -> tuple[Annotate, ...]:
-    """The fixed reference, at the temperature that is sampled and trained at; none where the loss has none."""
-    if "ref_logprobs" not in stage.objective.needs:
-        return ()
-    temperature = stage.sampling.temperature
-    return (reference_of(stage.reference, context, model, cached=False, temperature=temperature),)
+def _annotations(stage: OnlineStage, context: Context, model: LanguageModel, chat: Chat) -> tuple[Annotate, ...]:
+    """What the loss needs: the fixed reference, at the temperature that is sampled and trained at; marked words."""
+    found: list[Annotate] = []
+    if "ref_logprobs" in stage.objective.needs:
+        temperature = stage.sampling.temperature
+        found.append(reference_of(stage.reference, context, model, cached=False, temperature=temperature))
+    if "content" in stage.objective.needs:
+        found.append(chat.with_content)
+    return tuple(found)
 
 
 def _check_first(stage: OnlineStage, model: LanguageModel, first: dict[str, float]) -> None:

@@ -22,6 +22,7 @@ from strop.recipes.inputs import load_groups, prompts_of
 from strop.recipes.kinds.ppo import SHARED, PPOStage
 from strop.recipes.stages.common import (
     arithmetic,
+    check_reward_kl,
     check_rollout,
     learner_of,
     micro_batch_tokens,
@@ -57,6 +58,9 @@ def run(stage: PPOStage, context: Context) -> StageResult:
     prompts = prompts_of(data.groups, chat, budget, context)
     data = data.without(prompts.dropped)
     steps = num_steps(len(prompts.groups), stage.training)
+    if stage.value_warmup >= steps:
+        text = f"value_warmup {stage.value_warmup} takes all {steps} steps: the policy stays as it is"
+        context.event("alarm", text)
     max_kl = None if stage.target_kl is None else KL_SLACK * stage.target_kl
     passes = Passes(stage.passes, stage.minibatches, context.seed, max_kl)
     if stage.critic == SHARED:
@@ -90,13 +94,19 @@ def run(stage: PPOStage, context: Context) -> StageResult:
         packing=packing_of(stage, model, learners[0].objective),
         passes=passes,
         evaluate=evaluation,
-        check_first=partial(check_rollout, dtype=model.precision),
+        check_first=partial(_check_first, stage, control, model),
         begin={"data": data.said, "batch": _said(stage, steps), "critic": _critic_said(stage)},
         annotations=_annotations(stage, context, model, values, control),
         carried={"kl": control},
         finish=partial(_finish, context, model, chat) if stage.critic == SHARED else None,
     )
     return replace(fit(job), data=data.summary)
+
+
+def _check_first(stage: PPOStage, control: KLControl, model: LanguageModel, first: dict[str, float]) -> None:
+    check_rollout(first, dtype=model.precision)
+    if control.wants_reference and stage.reference is None:
+        check_reward_kl(first, dtype=model.precision)
 
 
 def _shared(stage: PPOStage, model: LanguageModel, updates: int) -> tuple[tuple[Learner, ...], Critic]:

@@ -16,6 +16,7 @@ from strop.recipes.settings import RLStage
 from strop.recipes.stages.common import (
     arithmetic,
     check_kl,
+    check_reward_kl,
     check_rollout,
     learner_of,
     open_training,
@@ -94,8 +95,9 @@ def run(stage: RLStage, context: Context) -> StageResult:
 def _check_first(stage: RLStage, model: LanguageModel, first: dict[str, float]) -> None:
     if stage.correction is None:
         check_rollout(first, dtype=model.precision)
-    if "ref_logprobs" in stage.objective.needs and stage.reference is None:
-        check_kl(first, dtype=model.precision)
+    if stage.wants_reference and stage.reference is None:
+        check = check_kl if "ref_logprobs" in stage.objective.needs else check_reward_kl
+        check(first, dtype=model.precision)
 
 
 def credit_of(stage: RLStage, decode: Callable[[Sequence[int]], str]) -> tuple[Select, tuple[Annotate, ...]]:
@@ -106,7 +108,8 @@ def credit_of(stage: RLStage, decode: Callable[[Sequence[int]], str]) -> tuple[S
         return scored, (ReinforcePPCredit(advantage),)
     if isinstance(advantage, LeaveOneOut) and advantage.beta > 0:
         return scored, (ShapedGroupCredit(advantage),)
-    keep_equal = "ref_logprobs" in stage.objective.needs
+    whitened = isinstance(advantage, ReinforcePPBaseline)  # over all the step's tokens, so all are there
+    keep_equal = whitened or "ref_logprobs" in stage.objective.needs
     if isinstance(advantage, ProcessRelative):
         return StepCredited(advantage, decode, keep_equal, stage.mask_truncated, stage.missing_eos_penalty), ()
     credited = Credited(advantage, keep_equal, stage.mask_truncated, stage.missing_eos_penalty)
