@@ -32,8 +32,7 @@ from strop.rewards import score as scored_by
 from strop.rewards.model import RewardModel
 from strop.rollout.rollouts import Rollouts, Score
 from strop.rollout.sampler import Sampled, sample
-from strop.rollout.scored import scored
-from strop.rollout.select import Credited, Select
+from strop.rollout.select import Credited, Scored, Select
 from strop.token_credit import GAE
 from strop.train.annotate import Reference
 from strop.train.control import FixedKL, KLControl
@@ -138,7 +137,7 @@ def ppo(cell: Cell, folder: str, data: Sequence[Sequence[Row]]) -> Iterator[Upda
     model = load(folder, trainable=True)
     critic = load_scalar(str(scorer_folder(folder)), reads="before", trainable=True)
     judge = RewardModel(path=str(scorer_folder(folder)), normalize=False)
-    source = sampled(cell, folder, data, model, partial(scored_by, rewards=(judge,)), scored)
+    source = sampled(cell, folder, data, model, partial(scored_by, rewards=(judge,)), Scored())
     credit = PPOCredit(GAE(), KLControl(FixedKL()), reward_clip=None, missing_eos_penalty=0.0)
     values = Values(partial(values_of, critic), micro_batch_tokens(model.device), model.device)
     teacher = learner(cell, critic, len(data) * PPO_EPOCHS, ClippedValue())

@@ -22,7 +22,7 @@ import strop
 from strop.cli import app
 from strop.recipes.config import load_recipe, resolve
 from strop.recipes.inspecting import split_sampling
-from strop.recipes.listing import text_of
+from strop.recipes.listing import recipes, text_of
 from strop.recipes.preflight import check_inputs, require_model
 from strop.recipes.run import run as real_run
 from strop.recipes.rundir import is_run
@@ -174,14 +174,13 @@ def test_settings_named_in_the_text_exist() -> None:
             assert match is None or match[1] in known | modules, f"{page.name}: {word}"
 
 
-def test_methods_are_settings_as_the_table_gives_them() -> None:
-    """Rows such as `| DAPO | `mask_truncated=true` ... |`."""
-    text = (ROOT / "docs/methods.md").read_text("utf-8")
-    rows = re.findall(r"^\| (?:GRPO as|DAPO|Dr\. GRPO|RLOO).*$", text, re.MULTILINE)
-    assert len(rows) == 4
-    for row in rows:
-        pairs = [pair for code in re.findall(r"`([^`]+)`", row) for pair in code.split() if "=" in pair]
-        assert pairs and resolve("grpo", pairs)
+def test_the_group_methods_of_the_table_are_the_recipes_that_there_are() -> None:
+    """Rows such as `| `dapo` | the same, ... |` under the heading `recipe`."""
+    text = (ROOT / "docs/methods/group.md").read_text("utf-8")
+    table = text[text.index("| recipe |") :].split("\n\n")[0]
+    named = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
+    sampled = {name for name in recipes() if resolve(name).stages[0].kind == "rl" and len(resolve(name).stages) == 1}
+    assert set(named) == sampled - {"grpo-process"}, "grpo-process stands on the page of process rewards"
 
 
 # Snippets.

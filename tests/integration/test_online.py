@@ -14,6 +14,7 @@ import strop
 from strop.batch import Batch
 from strop.objectives import DPO, IPOSum
 from strop.recipes.stages.online import OnPolicy
+from strop.train import annotate
 
 
 def stage(tiny: Any, reward: str = "letters", **changes: Any) -> dict[str, Any]:
@@ -40,6 +41,19 @@ def test_the_policy_is_its_reference_at_the_first_step_and_moves_on(tiny: Any, s
     assert all(row["objective/scores_margin"] > 0 and row["groups/kept"] == 3 for row in rows)
     assert all(row["num_tokens"] > 0 and 0 <= row["val/contain_eos_token"] <= 1 for row in rows)
     assert rows[2]["objective/kl"] != 0 and rows[2]["sampling/sampling_logp_difference/max"] < 1e-4
+
+
+def test_a_reference_at_another_temperature_is_caught(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = annotate.sequence_logprobs
+
+    def other(*arguments: Any, temperature: float, **settings: Any) -> Any:
+        return honest(*arguments, temperature=temperature / 0.9, **settings)
+
+    monkeypatch.setattr(annotate, "sequence_logprobs", other)
+    with pytest.raises(RuntimeError, match="the reference is not the model that training starts from"):
+        strop.run(tiny.recipe(tmp_path, stage(tiny)), display="quiet")
 
 
 def test_ipo_starts_at_its_closed_form(tiny: Any, small_runs: Any, tmp_path: Path) -> None:

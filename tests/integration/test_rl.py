@@ -81,7 +81,8 @@ def test_steps_without_a_group_are_counted_and_logged_and_change_nothing(
     after = load(str(run / "stages/grpo/model")).module.state_dict()
     assert all(torch.equal(base[name], after[name]) for name in base)
     assert [e["text"] for e in small_runs.events(run, "alarm")] == [
-        "2 of 2 steps trained nothing: every group's rewards were equal or unscorable"
+        "2 of 2 steps trained nothing: every group was left out: rewards equal or unscorable, or answers masked or "
+        "too old"
     ]
 
 

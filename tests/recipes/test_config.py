@@ -324,8 +324,16 @@ def test_a_wrong_type_says_what_was_expected_and_given(override: str, words: str
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_runs(override: str, path: str) -> None:
-    found = problems("grpo", ["model=m", "data=q.jsonl", "rewards=number", override])
+    found = problems("grpo", ["model=m", "data=q.jsonl", "rewards=number", "objective.beta=0.1", override])
     assert [line.partition(":")[0] for line in found] == [path]
+
+
+@pytest.mark.parametrize("recipe", ["dpo", "online-dpo"])
+def test_a_reference_that_the_loss_does_not_read_is_refused(recipe: str) -> None:
+    given = ["model=m", "data=q.jsonl", *(["rewards=number"] if recipe == "online-dpo" else [])]
+    found = problems(recipe, [*given, "objective=simpo", "reference=other"])
+    assert found == ["reference: nothing reads it: simpo has no reference in its loss"]
+    load_recipe(recipe, [*given, "reference=other"])
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,8 @@ def test_an_evaluation_without_rewards_needs_answers(folder: Path) -> None:
 
 
 def test_everything_is_told_at_once(folder: Path) -> None:
-    lines = trouble("grpo", "model=./nowhere", "data=x.jsonl", "rewards=mine.py:f", "reference=bare").splitlines()
+    given = ("model=./nowhere", "data=x.jsonl", "rewards=mine.py:f", "reference=bare", "objective.beta=0.1")
+    lines = trouble("grpo", *given).splitlines()
     assert [line.split(":")[0] for line in lines] == [
         "grpo.model",
         "grpo.reference",

@@ -223,6 +223,7 @@ EXAMPLES: list[dict[str, Any]] = [
     {"name": "overlong", "max_length": 8, "cache": 2},
     {"name": "json_schema", "schema": {"type": "object"}},
     {"name": "custom", "function": "my_rewards.py:polite"},
+    {"name": "model", "path": ["one", "other"], "combine": "min"},
     {"name": "process", "path": "prm", "aggregate": "product", "separator": ";"},
     {"name": "implicit_process", "path": ["trained", "reference"], "beta": 0.1},
 ]

@@ -147,7 +147,7 @@ def test_metrics_have_trls_names_and_the_hand_computed_values() -> None:
             "completions/clipped_ratio": 0.25,
             "completions/mean_terminated_length": 16 / 3,
             "reward": 4 / 3,
-            "reward_std": math.sqrt(0.5) / 2,  # mean over groups of the deviation with ddof 1
+            "reward_std": math.sqrt(7 / 3),  # of 1, 0 and 3, over the groups, as TRL 1.16 has it
             "rewards/exact/mean": 2 / 3,
             "rewards/exact/std": math.sqrt(1 / 3),
             "rewards/style/mean": 1.0,

@@ -74,3 +74,10 @@ def test_a_step_without_groups_counts(moving: ResetReference) -> None:
     moving([])
     moving([])
     assert moving.calls == 2
+
+
+def test_a_reference_of_another_shape_is_refused_before_anything_runs(moving: ResetReference, toys) -> None:
+    """Not at the step where it would be reset, hours later."""
+    other = prepare(toys.stock("Llama", intermediate_size=64), say=pytest.fail)
+    with pytest.raises(ValueError, match=r"reset_reference_every: the reference and the policy differ in .*weight"):
+        ResetReference(moving.reference, other, every=2)

@@ -229,9 +229,9 @@ class _Cascade(torch.autograd.Function):
             rows, columns = slice(p.q0, p.q1), slice(p.k0, p.k1)
             dq, dk, dv = _flash_backward(
                 _fold(grad_out[:, :, rows]), _fold(q[:, :, rows]), k[:, :1, columns], v[:, :1, columns],
-                _fold(out[:, :, rows]), _fold(lse[:, :, rows]), 0.0, False, scale=ctx.scale,
+                _fold(out[:, :, rows]), lse[:, :, rows].reshape(num_kv, 1, -1), 0.0, False, scale=ctx.scale,
             )  # fmt: skip
-            gq[:, :, rows] += _unfold(dq, repeat)
+            gq[:, :, rows] += dq.view(num_kv, repeat, -1, width)
             gk[:, columns] += dk[:, 0]
             gv[:, columns] += dv[:, 0]
         return grad_query.transpose(1, 2), grad_key.transpose(1, 2), grad_value.transpose(1, 2), None, None
@@ -279,11 +279,10 @@ class _CascadeOfSome(torch.autograd.Function):
             else:
                 g, a, b, c, o = given
                 dq, dk, dv = _flash_backward(
-                    _fold(g), _fold(a), b[:, :1], c[:, :1], _fold(o), _fold(lse[:, :, rows]),
+                    _fold(g), _fold(a), b[:, :1], c[:, :1], _fold(o), lse[:, :, rows].reshape(num_kv, 1, -1),
                     0.0, False, scale=ctx.scale,
                 )  # fmt: skip
-                dq = _unfold(dq, repeat)
-            gq[:, :, rows] += dq
+            gq[:, :, rows] += dq.view(num_kv, repeat, -1, width)
             gk[:, columns] += dk.sum(1)
             gv[:, columns] += dv.sum(1)
         return grad_query.transpose(1, 2), grad_key.transpose(1, 2), grad_value.transpose(1, 2), None, None
@@ -308,21 +307,13 @@ def _each(sizes: list[int], *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def _fold(rows: Tensor) -> Tensor:
-    """[H_kv, R, L, ...] as [H_kv, 1, L R, ...]: without a causal mask, heads that share keys are just more queries.
-
-    Tokens go before heads, as they stand in memory: a view where there is one key head.
-    """
-    return rows.transpose(1, 2).flatten(1, 2).unsqueeze(1)
-
-
-def _unfold(rows: Tensor, repeat: int) -> Tensor:
-    """The reverse, a view: [H_kv, 1, L R, ...] as [H_kv, R, L, ...]."""
-    return rows.squeeze(1).unflatten(1, (-1, repeat)).transpose(1, 2)
+    """[H_kv, R, L, D] as [H_kv, 1, R L, D]: without a causal mask, heads that share keys are just more queries."""
+    return rows.flatten(1, 2).unsqueeze(1)
 
 
 def _merge(out: Tensor, lse: Tensor, part: Tensor, part_lse: Tensor) -> None:
     """Merge a softmax over more keys into (out, lse), in place; the part comes folded."""
-    part, part_lse = (_unfold(x, out.shape[1]) for x in (part, part_lse))
+    part, part_lse = part.view(out.shape), part_lse.view(lse.shape)
     total = torch.logaddexp(lse, part_lse)
     out.mul_((lse - total).exp_().unsqueeze(-1).to(out.dtype))
     out.add_(part * (part_lse - total).exp_().unsqueeze(-1).to(out.dtype))

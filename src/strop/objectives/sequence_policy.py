@@ -97,7 +97,8 @@ class GSPOToken:
     """GSPO whose advantage may differ from token to token: sg(s) pi / sg(pi) in place of the ratio.
 
     The value of every token's ratio is its sequence's, and the gradient its own token's; with one
-    advantage a sequence, value and gradient are GSPO's. Attributes as in `GSPO`.
+    advantage and one weight a sequence, value and gradient are GSPO's. Weights that differ from token to
+    token stay with their tokens here. Attributes as in `GSPO`.
 
     Zheng et al. 2025, arXiv:2507.18071, eq. 13 and 14.
     """

@@ -33,7 +33,7 @@ IDLE_STEPS = 5
 """So many steps in a row without an update raise an alarm."""
 SHOWN_ROLLOUTS = 4
 """Groups of a logged step that are kept for people to read, in rollouts/step-000123.jsonl."""
-NOTHING = "every group's rewards were equal or unscorable"
+NOTHING = "every group was left out: rewards equal or unscorable, or answers masked or too old"
 CLOSING = (
     "loss",
     "mean_token_accuracy",

@@ -135,6 +135,12 @@ def separator_problems(separator: str) -> Found:
         yield ("separator",), "holds a backslash and an n, not a line break; put it in double quotes inside single ones"
 
 
+def reference_problems(reference: str | None, *, read: bool, why: str) -> Found:
+    """A reference that is named and not read."""
+    if reference is not None and not read:
+        yield ("reference",), f"nothing reads it: {why}"
+
+
 def on_policy_problems(sampling: Sampling) -> Found:
     """Sampling whose log-probs are not those of the policy that is trained."""
     if sampling.top_k is not None or sampling.top_p is not None:

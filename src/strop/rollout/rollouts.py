@@ -127,7 +127,9 @@ class Rollouts:
 def rollout_metrics(groups: Sequence[Group], num_kept: int) -> dict[str, float]:
     """TRL's names: reward, reward_std, frac_reward_zero_std, rewards/<name>/{mean,std}, completions/*.
 
-    Means are over this rank's scorable completions; unscorable ones are counted in rewards/unscorable.
+    Means and deviations (ddof 1) are over this rank's scorable completions, whatever their group, before
+    any penalty; unscorable ones are counted in rewards/unscorable. A group that has no signal, for all
+    its scores are equal or unscorable, counts in frac_reward_zero_std.
     """
     completions = list(chain.from_iterable(g.completions for g in groups))
     scores = [[c.score for c in g.completions] for g in groups]
@@ -144,9 +146,9 @@ def rollout_metrics(groups: Sequence[Group], num_kept: int) -> dict[str, float]:
         metrics["completions/mean_terminated_length"] = float(np.mean(ended))
     if any(len(row) > 1 for row in scores):  # completions alone have none to differ from
         metrics["frac_reward_zero_std"] = float(np.mean([all_equal(row) for row in scores]))
-        metrics["reward_std"] = float(np.mean([standard_deviation(row) for row in scores]))
     if known:
         metrics["reward"] = float(np.mean(known))
+        metrics["reward_std"] = standard_deviation(known)
     for name in dict.fromkeys(chain.from_iterable(c.rewards for c in completions)):
         values = [r for r in (c.rewards.get(name) for c in completions) if r is not None]
         if values:

@@ -24,12 +24,21 @@ class ResetReference:
     resets every 400 steps, ProRL (arXiv:2505.24864) when progress stalls.
 
     Attributes: calls: steps so far, one call each.
+    Raises: ValueError if the two models' tensors differ in name or shape.
     """
 
     reference: Reference
     policy: Model
     every: int
     calls: int = 0
+
+    def __post_init__(self) -> None:
+        mine, theirs = (
+            {(name, tensor.shape) for name, tensor in model.module.state_dict().items()}
+            for model in (self.policy, self.reference.model)
+        )
+        if differ := sorted(name for name, _ in mine ^ theirs):
+            raise ValueError(f"reset_reference_every: the reference and the policy differ in {differ[0]}")
 
     def __call__(self, groups: Sequence[EncodedGroup]) -> tuple[EncodedGroup, ...]:
         """The same groups with a `ref_logprobs` column, of the reference as it is now."""

@@ -17,6 +17,7 @@ from strop.recipes.parts import (
     Training,
     at_least,
     on_policy_problems,
+    reference_problems,
     rewards_problems,
 )
 from strop.rewards import RewardSettings
@@ -61,5 +62,7 @@ class OnlineStage:
         """Counts, rewards, and sampling that training could not take."""
         yield from at_least(self, ("num_generations",), 2)
         yield from at_least(self, ("missing_eos_penalty", "min_margin"), 0)
+        why = f"{self.objective.name} has no reference in its loss"
+        yield from reference_problems(self.reference, read="ref_logprobs" in self.objective.needs, why=why)
         yield from rewards_problems(self.rewards, needed="a stage of kind online")
         yield from on_policy_problems(self.sampling)

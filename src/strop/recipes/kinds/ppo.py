@@ -16,6 +16,7 @@ from strop.recipes.parts import (
     Training,
     at_least,
     on_policy_problems,
+    reference_problems,
     rewards_problems,
     steps_problems,
 )
@@ -102,8 +103,7 @@ class PPOStage:
             yield ("minibatches",), f"{sizes}: must not be more than training.batch_size"
         if self.critic == SHARED and self.value_warmup:
             yield ("value_warmup",), "a shared critic cannot learn without moving the policy; set 0, or critic: null"
-        if self.reference is not None and self.kl.coefficient == 0:
-            yield ("reference",), "nothing reads it: the KL has no weight; set kl.coefficient, or reference: null"
+        yield from reference_problems(self.reference, read=self.kl.coefficient > 0, why="the KL has no weight")
         yield from rewards_problems(self.rewards, needed="a stage of kind ppo")
         if self.step_rewards is not None:
             yield from steps_problems(self.rewards, "step_rewards")

@@ -23,7 +23,7 @@ from strop.objectives import (
     SimPO,
     SLiC,
 )
-from strop.recipes.parts import PAIRS, Data, Found, Optimizer, Schedule, Training
+from strop.recipes.parts import PAIRS, Data, Found, Optimizer, Schedule, Training, reference_problems
 from strop.train.optim import AdamW, Linear
 
 PreferenceObjective = (
@@ -71,5 +71,6 @@ class PreferenceStage:
     training: Training = Training()
 
     def problems(self) -> Found:
-        """Nothing that single values do not show."""
-        return iter(())
+        """A reference that the loss does not read."""
+        why = f"{self.objective.name} has no reference in its loss"
+        yield from reference_problems(self.reference, read="ref_logprobs" in self.objective.needs, why=why)

@@ -17,6 +17,7 @@ from strop.recipes.parts import (
     Training,
     at_least,
     on_policy_problems,
+    reference_problems,
     rewards_problems,
     steps_problems,
 )
@@ -120,8 +121,8 @@ class RLStage:
         if self._kl_in_reward and self._kl_in_loss:
             text = "the KL is in the reward already (advantage.beta), so it would count twice; set one of the two to 0"
             yield ("objective", "beta"), text
-        if self.reference is not None and not self.wants_reference:
-            yield ("reference",), "nothing reads it: the KL has no weight, in the loss or in the reward"
+        why = "the KL has no weight, in the loss or in the reward"
+        yield from reference_problems(self.reference, read=self.wants_reference, why=why)
         if self.reset_reference_every and not self.wants_reference:
             yield (
                 ("reset_reference_every",),

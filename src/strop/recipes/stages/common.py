@@ -310,8 +310,8 @@ def check_kl(first: dict[str, float], *, dtype: torch.dtype) -> None:
     _check_no_kl(first["kl"], dtype)
 
 
-def check_reward_kl(first: dict[str, float], *, dtype: torch.dtype) -> None:
-    """As `check_kl`, of the KL in the reward, which is measured by the completion."""
+def check_sequence_kl(first: dict[str, float], *, dtype: torch.dtype) -> None:
+    """As `check_kl`, where the KL is measured by the completion: in the reward, or beside a loss on pairs."""
     if "completions/mean_length" in first:  # a rank may have none
         _check_no_kl(first["objective/kl"] / first["completions/mean_length"], dtype)
 

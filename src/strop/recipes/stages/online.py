@@ -16,8 +16,8 @@ from strop.recipes.inputs import load_groups, prompts_of
 from strop.recipes.settings import OnlineStage
 from strop.recipes.stages.common import (
     arithmetic,
-    check_reference,
     check_rollout,
+    check_sequence_kl,
     learner_of,
     open_training,
     packing_of,
@@ -123,4 +123,4 @@ def _annotations(stage: OnlineStage, context: Context, model: LanguageModel, cha
 def _check_first(stage: OnlineStage, model: LanguageModel, first: dict[str, float]) -> None:
     check_rollout(first, dtype=model.precision)
     if "ref_logprobs" in stage.objective.needs and stage.reference is None:
-        check_reference(first)
+        check_sequence_kl(first, dtype=model.precision)

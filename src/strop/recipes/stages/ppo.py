@@ -22,8 +22,8 @@ from strop.recipes.inputs import load_groups, prompts_of
 from strop.recipes.kinds.ppo import SHARED, PPOStage
 from strop.recipes.stages.common import (
     arithmetic,
-    check_reward_kl,
     check_rollout,
+    check_sequence_kl,
     learner_of,
     micro_batch_tokens,
     open_training,
@@ -36,7 +36,7 @@ from strop.rewards import load_rewards, score
 from strop.rewards.scale import read_figures
 from strop.rollout.process import StepScored
 from strop.rollout.rollouts import Rollouts
-from strop.rollout.scored import scored
+from strop.rollout.select import Scored
 from strop.train.control import KLControl
 from strop.train.crediting import PPOCredit, Values
 from strop.train.learner import Learner
@@ -74,7 +74,7 @@ def run(stage: PPOStage, context: Context) -> StageResult:
         sample=sampler(model, chat, stage.sampling, context.seed, stage.num_generations),
         decode=chat.decode,
         score=partial(score, rewards=stage.rewards),
-        select=scored if stage.step_rewards is None else StepScored(stage.step_rewards, chat.decode),
+        select=Scored() if stage.step_rewards is None else StepScored(stage.step_rewards, chat.decode),
         batch_size=stage.training.batch_size,
         num_generations=stage.num_generations,
         seed=context.seed,
@@ -106,7 +106,7 @@ def run(stage: PPOStage, context: Context) -> StageResult:
 def _check_first(stage: PPOStage, control: KLControl, model: LanguageModel, first: dict[str, float]) -> None:
     check_rollout(first, dtype=model.precision)
     if control.wants_reference and stage.reference is None:
-        check_reward_kl(first, dtype=model.precision)
+        check_sequence_kl(first, dtype=model.precision)
 
 
 def _shared(stage: PPOStage, model: LanguageModel, updates: int) -> tuple[tuple[Learner, ...], Critic]:

@@ -16,8 +16,8 @@ from strop.recipes.settings import RLStage
 from strop.recipes.stages.common import (
     arithmetic,
     check_kl,
-    check_reward_kl,
     check_rollout,
+    check_sequence_kl,
     learner_of,
     open_training,
     packing_of,
@@ -96,7 +96,7 @@ def _check_first(stage: RLStage, model: LanguageModel, first: dict[str, float]) 
     if stage.correction is None:
         check_rollout(first, dtype=model.precision)
     if stage.wants_reference and stage.reference is None:
-        check = check_kl if "ref_logprobs" in stage.objective.needs else check_reward_kl
+        check = check_kl if "ref_logprobs" in stage.objective.needs else check_sequence_kl
         check(first, dtype=model.precision)
 
 
