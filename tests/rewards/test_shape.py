@@ -92,12 +92,12 @@ TAGS = [
 
 @pytest.mark.parametrize(("text", "options", "score"), TAGS)
 def test_tags(text: str, options: dict[str, object], score: float) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     verdict = verify_tags(text, **options)  # type: ignore[arg-type]
     assert verdict.score == score, verdict
     assert Tags(**options)([Group("p", (Completion(text),))])[0][0] == verdict  # type: ignore[arg-type]
     assert len(verdict.reason) < 300
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
 
 
 @pytest.mark.parametrize("tags", [(), ("a", "a"), ("<a>",), ("",)])
