@@ -200,3 +200,19 @@ def test_a_wrong_scale_of_a_fresh_adapter_is_noticed(monkeypatch, caplog):
 
 def scaled(layer):
     return replace(layer, up=1.1 * layer.up) if isinstance(layer, lean.Adapted) else layer
+
+
+@pytest.mark.parametrize("rows", range(1, 8))
+@pytest.mark.parametrize("width", [3, 9, 17])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_layer_gives_the_same_for_few_rows_and_many(rows, width, bias, monkeypatch):
+    monkeypatch.setattr(lean, "BLOCK", 2)  # 17 columns are more than 8 blocks, the last of them short
+    monkeypatch.setattr(lean, "SOME", 6)
+    generator = torch.Generator().manual_seed(rows)
+    layer = lean.Linear(torch.randn(width, 4, generator=generator).t(), torch.arange(float(width)) if bias else None)
+    x = torch.randn(rows, 4, generator=generator)
+    want = x.double() @ layer.weight.double() + (layer.bias.double() if bias else 0)
+    out = torch.empty(rows, width)
+    layer(x, out=out)
+    for got in (layer(x), out):
+        torch.testing.assert_close(got.double(), want, rtol=1e-6, atol=1e-6)

@@ -43,6 +43,9 @@ STATIC_ROTARY = ("default", "linear", "llama3", "yarn")
 """Rotary embeddings that give a position the same angles whatever the length."""
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.15}
 """Largest difference to the modules' step: of log-probs in nats, of keys and values in their largest."""
+FEW, SOME, BLOCK = 4, 128, 1024
+"""Rows up to which BLAS on CPU multiplies by a wide layer's weight faster from the left, and by a vocabulary's
+in blocks of so many columns: in a half and in two thirds of the time."""
 ENLARGED = 16.0
 """Final hidden states are multiplied by this for the comparison, so that a soft cap of logits shows."""
 
@@ -60,9 +63,11 @@ class Linear:
     bias: Tensor | None
 
     def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        if self.bias is None:
-            return torch.mm(x, self.weight, out=out)
-        return torch.addmm(self.bias, x, self.weight, out=out)
+        if self.bias is not None:
+            return torch.addmm(self.bias, x, self.weight, out=out)
+        if out is None and not x.is_cuda and 1 < len(x) <= SOME:
+            return _skinny(x, self.weight)
+        return torch.mm(x, self.weight, out=out)
 
     def add_to(self, hidden: Tensor, x: Tensor) -> None:
         """Add the layer's output to the residual stream, in place."""
@@ -187,6 +192,20 @@ class Lean:
         value = layer.value(x).view(len(x), -1, self.head_dim)
         out = attend_tokens(cache, layer.index, turned[:, : self.num_heads], turned[:, self.num_heads :], value)
         return out.flatten(1)
+
+
+def _skinny(x: Tensor, weight: Tensor) -> Tensor:
+    """x weight of a few rows, in the order that reads the weight fastest."""
+    inner, width = weight.shape
+    if len(x) <= FEW and width > inner:
+        return torch.mm(weight.t(), x.t()).t()
+    if width < 8 * BLOCK:
+        return torch.mm(x, weight)
+    out = x.new_empty(len(x), width)
+    for start in range(0, width, BLOCK):
+        columns = slice(start, min(start + BLOCK, width))
+        torch.mm(x, weight[:, columns], out=out[:, columns])
+    return out
 
 
 def recognise(module: Any, num_positions: int) -> Lean | None:
