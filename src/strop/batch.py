@@ -95,11 +95,25 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Idle:
+    """What of a step has a loss of exactly zero, so that it is not computed, and yet counts in its normalisers.
+
+    Attributes: tokens, sequences, groups: how many; first_tokens: those of the groups' first sequences.
+    """
+
+    tokens: int = 0
+    sequences: int = 0
+    groups: int = 0
+    first_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """The micro-batches of one optimizer step, and what was counted on the way (name -> value)."""
 
     batches: tuple[Batch, ...]
     metrics: Mapping[str, float] = field(default_factory=dict)
+    idle: Idle = Idle()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +183,14 @@ class Reduction:
             return float((batch.place == 0).sum()) if self.chosen else float(batch.num_sequences)
         return float((batch.place == 0)[batch.seq].sum()) if self.chosen else float(batch.num_tokens)
 
+    def idle_total(self, idle: Idle) -> float:
+        """The same of what was not computed."""
+        if self.per == "group" or (self.per == "sequence" and self.chosen):
+            return float(idle.groups)
+        if self.per == "sequence":
+            return float(idle.sequences)
+        return float(idle.first_tokens if self.chosen else idle.tokens)
+
 
 TOKEN_MEAN = Reduction("token", per="token")
 """Mean over all trained tokens of the step (DAPO's; SFT's)."""
@@ -187,9 +209,9 @@ def constant_mean(length: float) -> Reduction:
     return Reduction("token", per="sequence", constant=length)
 
 
-def step_totals(reductions: Sequence[Reduction], batches: Sequence[Batch]) -> list[float]:
-    """Each reduction's normaliser over all micro-batches and ranks; an empty step counts as 1."""
-    local = [sum(reduction.total(batch) for batch in batches) for reduction in reductions]
+def step_totals(reductions: Sequence[Reduction], batches: Sequence[Batch], idle: Idle = Idle()) -> list[float]:
+    """Each reduction's normaliser over all micro-batches, what is idle, and ranks; an empty step counts as 1."""
+    local = [r.idle_total(idle) + sum(r.total(batch) for batch in batches) for r in reductions]
     return [total if total > 0 else 1.0 for total in dist.sum_numbers(local)]
 
 

@@ -120,6 +120,8 @@ def test_credit_that_needs_the_reference_comes_after_it() -> None:
     assert not select.keep_equal
     select, credit = credit_of(stage("objective.beta=0.1"), str)
     assert isinstance(select, Credited) and select.keep_equal
+    assert credit_of(stage("objective.name=dppo"), str)[0].keep_equal  # its pull back to the sampler needs no advantage
+    assert not credit_of(stage("objective.name=dppo", "objective.tau=0"), str)[0].keep_equal
     select, (shaped,) = credit_of(stage(recipe="rloo"), str)
     assert isinstance(select, Scored) and isinstance(shaped, ShapedGroupCredit) and select.missing_eos_penalty == 1.0
     select, (to_go,) = credit_of(stage(recipe="reinforce-pp"), str)

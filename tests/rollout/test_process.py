@@ -90,10 +90,12 @@ def test_the_outcome_counts_as_much_as_it_is_told_to() -> None:
     assert fined[1] == pytest.approx([x + 0.5 * softer for x in none[1]])
 
 
-def test_a_group_without_any_credit_is_dropped_unless_it_is_kept() -> None:
+def test_a_group_without_any_credit_is_idle_unless_it_is_kept() -> None:
     equal = group(sampled(("a;", "b"), (0.5, 0.5)), sampled(("c",), (0.5,)))
-    assert StepCredited(ProcessRelative(), decode)([equal]).groups == ()
+    (idle,) = StepCredited(ProcessRelative(), decode)([equal]).groups
+    assert idle.idle and [s.num_trained for s in idle.sequences] == [4, 2]
     (kept,) = StepCredited(ProcessRelative(), decode, keep_equal=True)([equal]).groups
+    assert not kept.idle
     assert [s.columns["advantages"] for s in kept.sequences] == [(0.0,) * 4, (0.0,) * 2]
 
 

@@ -59,7 +59,9 @@ def source(
 
 
 def advantages(collected: object) -> list[list[float]]:
-    return [[s.columns["advantages"][0] for s in g.sequences] for g in collected.groups]  # type: ignore[attr-defined]
+    """Of the groups that are not idle."""
+    groups = [g for g in collected.groups if not g.idle]  # type: ignore[attr-defined]
+    return [[s.columns["advantages"][0] for s in g.sequences] for g in groups]
 
 
 def test_a_step_samples_its_rows_and_hands_over_exactly_what_was_sampled() -> None:
@@ -76,9 +78,10 @@ def test_a_step_samples_its_rows_and_hands_over_exactly_what_was_sampled() -> No
     assert set(collected.seconds) == {"sampling", "scoring"}
 
 
-def test_groups_with_equal_rewards_are_dropped_and_counted() -> None:
+def test_groups_with_equal_rewards_are_idle_and_counted() -> None:
     collected = source([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]])(0)
     assert advantages(collected) == [[-1.0, 1.0]]
+    assert [g.idle for g in collected.groups] == [True, False, True]
     assert collected.metrics["frac_reward_zero_std"] == pytest.approx(2 / 3)
     assert collected.metrics["groups/kept"] == 1 and len(collected.samples) == 3
 
@@ -91,7 +94,8 @@ def test_groups_with_equal_rewards_are_kept_for_the_kl_term() -> None:
 
 def test_unscorable_completions_take_no_part() -> None:
     collected = source([[0.0, None, 4.0], [None, None, None], [None, None, 1.0]])(0)
-    (group,) = collected.groups
+    group, alone = collected.groups  # a group in which nothing could be scored is gone
+    assert alone.idle and len(alone.sequences) == 1
     assert [s.ids[0] for s in group.sequences] == [0, 200]
     assert advantages(collected) == [[-4.0, 4.0]]  # each against the other one alone
     assert collected.metrics["rewards/unscorable"] == 6
@@ -109,7 +113,7 @@ def test_truncated_completions_are_masked_where_asked() -> None:
     assert masked.metrics["completions/clipped_ratio"] == pytest.approx(1 / 3)
     assert masked.metrics["reward"] == 2.0  # the mean over all: masking is for training
     equal = source([[1.0, 1.0, 5.0]], made, mask_truncated=True)(0)
-    assert equal.groups == ()  # what is left does not differ
+    assert [g.idle for g in equal.groups] == [True]  # what is left does not differ
 
 
 def test_a_batch_scale_is_taken_over_all_groups() -> None:
@@ -118,9 +122,9 @@ def test_a_batch_scale_is_taken_over_all_groups() -> None:
     assert advantages(collected)[0] == pytest.approx([-1 / deviation, 1 / deviation])
 
 
-def test_every_group_dropped_gives_a_step_without_groups_and_with_metrics() -> None:
+def test_every_group_idle_gives_a_step_with_metrics() -> None:
     collected = source([[1.0, 1.0], [0.0, 0.0]])(0)
-    assert collected.groups == ()
+    assert [g.idle for g in collected.groups] == [True, True] and collected.metrics["groups/kept"] == 0
     assert collected.metrics["frac_reward_zero_std"] == 1 and collected.metrics["reward"] == 0.5
 
 

@@ -29,7 +29,8 @@ def test_truncated_answers_are_penalised_or_masked_and_unscorable_stay_so() -> N
 
 def test_the_penalty_moves_the_baseline_and_makes_equal_groups_differ() -> None:
     selected = Credited(LeaveOneOut(), missing_eos_penalty=1.0)([group(1.0, 1.0, cut=(1,)), group(1.0, 1.0)])
-    (only,) = selected.groups
+    only, equal = selected.groups
+    assert equal.idle and not only.idle
     assert [s.columns["advantages"] for s in only.sequences] == [(1.0, 1.0), (-1.0, -1.0)]
     assert [c.score for c in selected.samples[0].completions] == [1.0, 1.0]  # what was scored is told as it was
 
@@ -49,9 +50,9 @@ def test_scores_are_kept_for_later_and_the_unscorable_left_out() -> None:
 def test_equal_groups_are_kept_for_later_credit() -> None:
     """A KL in the reward, or a baseline of the whole step, makes them differ."""
     assert len(Scored()([group(1.0, 1.0)]).groups) == 1
-    assert Credited(GroupRelative())([group(1.0, 1.0)]).groups == ()
+    assert Credited(GroupRelative())([group(1.0, 1.0)]).groups[0].idle
     (kept,) = Credited(ReinforcePPBaseline(), keep_equal=True)([group(1.0, 1.0)]).groups
-    assert [s.columns["advantages"] for s in kept.sequences] == [(0.0, 0.0)] * 2
+    assert [s.columns["advantages"] for s in kept.sequences] == [(0.0, 0.0)] * 2 and not kept.idle
 
 
 def test_no_groups_select_to_none() -> None:

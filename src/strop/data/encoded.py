@@ -41,12 +41,15 @@ class EncodedGroup:
         sequences: the completions, in the group's order (best first where there is an order).
         columns: recorded numbers of the whole group by name, [G].
         origin: where the row came from ("file.jsonl:12").
+        idle: its loss is exactly zero whatever the model says (equal rewards, no KL): it is not
+            computed, and counts in the step's normalisers.
     """
 
     prompt_ids: tuple[int, ...]
     sequences: tuple[EncodedSequence, ...]
     columns: Mapping[str, float] = field(default_factory=dict)
     origin: str = ""
+    idle: bool = False
 
     @property
     def num_tokens(self) -> int:

@@ -23,7 +23,7 @@ class StepCredited:
     """Groups whose completions have an advantage at every token, from the scores of their steps.
 
     A completion with an unscorable step takes no part, nor has a truncated one where asked. A group in
-    which no token has an advantage is left out.
+    which no token has an advantage is idle: counted in the normalisers, and no more.
 
     Attributes: as in `Credited`; decode gives the text of sampled tokens, as the rewards saw it.
         The penalty and the mask are about the whole score, which counts only by `advantage.outcome`.
@@ -40,8 +40,8 @@ class StepCredited:
         for group in groups:
             advantages = self._advantages(group)
             credited.append(_with_means(group, advantages))
-            if self.keep_equal or any(a for row in advantages if row is not None for a in row):
-                encoded.append(_encode(group, advantages))
+            idle = not self.keep_equal and not any(a for row in advantages if row is not None for a in row)
+            encoded.append(replace(_encode(group, advantages), idle=idle))
         return Selected(tuple(e for e in encoded if e.sequences), tuple(credited), step_metrics(groups))
 
     def _advantages(self, group: Group) -> list[list[float] | None]:

@@ -74,7 +74,7 @@ class Rollouts:
         drawn = self._drawn(step, taken, seconds)
         kept, lag = self._fresh(drawn.kept)
         selected = self.select(kept)
-        metrics = rollout_metrics(drawn.everything, len(selected.groups))
+        metrics = rollout_metrics(drawn.everything, sum(not g.idle for g in selected.groups))
         return Collected(
             selected.groups,
             metrics={**metrics, **drawn.metrics, **lag, **selected.metrics},

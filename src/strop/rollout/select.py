@@ -44,9 +44,9 @@ class GroupCredit(Protocol):
 class Credited:
     """Groups whose completions have advantages, relative to one another.
 
-    Groups whose rewards are all the same teach nothing without a KL term; they are dropped before
-    the forward and counted. Unscorable completions (and truncated ones where asked) take no part in
-    the baseline and are not trained.
+    Groups whose rewards are all the same teach nothing without a KL term; they are idle: no forward
+    sees them, and they count in the normalisers as groups with advantages of 0 would. Unscorable
+    completions (and truncated ones where asked) take no part in the baseline and are not trained.
 
     Attributes:
         keep_equal: train on all-equal groups as well, for the KL term's sake.
@@ -63,8 +63,9 @@ class Credited:
         scores = [creditable(group, self.mask_truncated, self.missing_eos_penalty) for group in groups]
         advantages = self.advantage(scores)
         credited = [with_advantages(g, a) for g, a in zip(groups, advantages, strict=True)]
-        kept = [g for g, row in zip(credited, scores, strict=True) if self.keep_equal or not all_equal(row)]
-        return Selected(tuple(e for e in map(encode, kept) if e.sequences), tuple(credited))
+        idle = [all_equal(row) and not self.keep_equal for row in scores]
+        encoded = [replace(encode(g), idle=i) for g, i in zip(credited, idle, strict=True)]
+        return Selected(tuple(e for e in encoded if e.sequences), tuple(credited))
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ class Learner:
         sums = MetricSums()
         total_loss = 0.0
         reductions = self.objective.reductions
-        totals = step_totals(reductions, step.batches)
+        totals = step_totals(reductions, step.batches, step.idle)
         for batch in step.batches:
             self._check_needs(batch)
             outputs = self.model(batch, temperature=self.temperature, wants=self.objective.wants)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from strop import dist
-from strop.batch import Step
+from strop.batch import Idle, Step
 from strop.data.encoded import EncodedGroup
 from strop.data.pack import pack
 from strop.data.source import Collected, Source
@@ -72,16 +72,25 @@ class Packing:
     read_last: bool = False
 
     def __call__(self, groups: Sequence[EncodedGroup]) -> Step:
-        """The groups packed; a rank that has none takes part in the update with an empty step."""
-        if not groups:
-            return Step(())
-        return pack(
-            groups,
+        """The groups packed, but for idle ones; a rank that has none takes part in the update with an empty step."""
+        idle = counted(group for group in groups if group.idle)
+        live = [group for group in groups if not group.idle]
+        if not live:
+            return Step((), idle=idle)
+        packed = pack(
+            live,
             max_tokens=self.max_tokens,
             device=self.device,
             splittable=self.splittable,
             read_last=self.read_last,
         )
+        return replace(packed, idle=idle)
+
+
+def counted(groups: Iterable[EncodedGroup]) -> Idle:
+    """How much the groups hold."""
+    rows = [[s.num_trained for s in group.sequences] for group in groups]
+    return Idle(sum(map(sum, rows)), sum(map(len, rows)), len(rows), sum(row[0] for row in rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +134,11 @@ def train(
         results: list[dict[str, float]] = []
         num_tokens = 0
         for part in passes(step, groups):
-            if dist.sum_numbers([len(part)])[0] == 0:
+            if dist.sum_numbers([sum(not g.idle for g in part)])[0] == 0:
                 continue
             packed = packing(part)
             results.append({k: v for ln in learners if step >= ln.begins_at for k, v in ln.update(packed).items()})
-            num_tokens += sum(len(g.prompt_ids) * len(g.sequences) + sum(len(s.ids) for s in g.sequences) for g in part)
+            num_tokens += sum(map(tokens_of, part))
             if passes.max_kl is not None and results[-1].get("policy/approxkl_avg", 0.0) > passes.max_kl:
                 break
         seconds["training"] = time.perf_counter() - began
@@ -141,16 +150,27 @@ def train(
 def annotated(
     annotations: Sequence[Annotate], groups: Groups, seconds: dict[str, float]
 ) -> tuple[Groups, dict[str, float]]:
-    """The groups after every annotation, in order, and what was measured; the time goes into `seconds`."""
+    """The groups after every annotation, in order, and what was measured; the time goes into `seconds`.
+
+    Idle groups are not annotated, for nothing reads their columns; they stand last.
+    """
     measured: dict[str, float] = {}
     began = time.perf_counter()
+    live: Groups = [group for group in groups if not group.idle]
     for annotate in annotations:
-        groups = annotate(groups)
+        live = annotate(live)
         if isinstance(annotate, Measured):
             measured.update(annotate.metrics)
     if annotations:
         seconds["annotating"] = time.perf_counter() - began
-    return groups, measured
+    return [*live, *(group for group in groups if group.idle)], measured
+
+
+def tokens_of(group: EncodedGroup) -> int:
+    """Tokens that a forward of one row a completion sees of a group; none of an idle one."""
+    if group.idle:
+        return 0
+    return len(group.prompt_ids) * len(group.sequences) + sum(len(s.ids) for s in group.sequences)
 
 
 def means(results: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from functools import partial
 
 from strop.credit import LeaveOneOut, ProcessRelative
 from strop.model.forward import LanguageModel
+from strop.objectives import DPPO
 from strop.recipes.arithmetic import num_steps
 from strop.recipes.context import Context, StageResult
 from strop.recipes.fit import Job, fit
@@ -109,7 +110,8 @@ def credit_of(stage: RLStage, decode: Callable[[Sequence[int]], str]) -> tuple[S
     if isinstance(advantage, LeaveOneOut) and advantage.beta > 0:
         return scored, (ShapedGroupCredit(advantage),)
     whitened = isinstance(advantage, ReinforcePPBaseline)  # over all the step's tokens, so all are there
-    keep_equal = whitened or "ref_logprobs" in stage.objective.needs
+    pulled_back = isinstance(stage.objective, DPPO) and stage.objective.tau > 0  # whatever the advantage
+    keep_equal = whitened or pulled_back or "ref_logprobs" in stage.objective.needs
     if isinstance(advantage, ProcessRelative):
         return StepCredited(advantage, decode, keep_equal, stage.mask_truncated, stage.missing_eos_penalty), ()
     credited = Credited(advantage, keep_equal, stage.mask_truncated, stage.missing_eos_penalty)
