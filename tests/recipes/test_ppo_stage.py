@@ -63,6 +63,7 @@ def test_a_shared_critic_is_no_model_to_load() -> None:
         ("passes=0", "passes: must be at least 1, got 0"),
         ("reward_clip=0", "reward_clip: must be positive, or null for none, got 0"),
         ("target_kl=-1", "target_kl: must be positive, or null for none, got -1"),
+        ("passes=1 target_kl=0.1", "target_kl: there is one update a rollout, and none after it to leave out"),
         ("missing_eos_penalty=-1", "missing_eos_penalty: must not be negative, got -1"),
         ("sampling.top_k=5", "sampling.top_k: is for evaluate stages"),
         ("sampling.temperature=0", "sampling.temperature: 0 is greedy"),
@@ -71,7 +72,7 @@ def test_a_shared_critic_is_no_model_to_load() -> None:
     ],
 )
 def test_what_cannot_be_is_refused(override: str, words: str) -> None:
-    (found,) = problems(override)
+    (found,) = problems(*override.split(" "))
     assert words in found
 
 

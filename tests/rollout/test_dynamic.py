@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
 from strop import dist
 from strop.rollout.dynamic import Drawn, DynamicSampling
+from strop.rollout.select import creditable, scores_of
 from strop.types import Completion, Group
 
 ROWS = 20
@@ -31,8 +33,16 @@ class World:
         return [group(i, 1.0, float(not self.good(i, attempt)), shape=1.0) for i in dist.share(taken)]
 
 
-def run(world: World, first: Sequence[int], seed: int = 0, step: int = 0, **settings: object) -> Drawn:
-    return DynamicSampling(**settings)(world, first, num_rows=ROWS, seed=seed, step=step)  # type: ignore[arg-type]
+def run(
+    world: World,
+    first: Sequence[int],
+    seed: int = 0,
+    step: int = 0,
+    counted: Callable[[Group], Sequence[float | None]] = scores_of,
+    **settings: object,
+) -> Drawn:
+    dynamic = DynamicSampling(**settings)  # type: ignore[arg-type]
+    return dynamic(world, first, num_rows=ROWS, seed=seed, step=step, counted=counted)
 
 
 def names(groups: Sequence[Group]) -> list[int]:
@@ -45,6 +55,22 @@ def test_a_step_that_is_full_asks_once() -> None:
     assert names(drawn.kept) == names(drawn.everything) == [4, 2, 9]
     assert world.asked == [[4, 2, 9]]
     assert drawn.metrics == {"groups/accept_rate": 1.0, "groups/attempts": 1.0}
+
+
+def test_a_masked_answer_does_not_make_a_group_differ() -> None:
+    """Two right answers and a cut wrong one: without the cut one there is no signal, and credit drops it."""
+
+    def draw(taken: Sequence[int], attempt: int) -> Sequence[Group]:
+        made = [group(i, 1.0, 1.0, 0.0) for i in taken]
+        return [replace(g, completions=(*g.completions[:2], replace(g.completions[2], finish="length"))) for g in made]
+
+    def masked(one: Group) -> Sequence[float | None]:
+        return creditable(one, mask_truncated=True, missing_eos_penalty=0.0)
+
+    for reward in (None, "right"):
+        dynamic = DynamicSampling(reward=reward, attempts=2)
+        assert len(dynamic(draw, [1], num_rows=ROWS, seed=0, step=0, counted=scores_of).kept) == 1
+        assert dynamic(draw, [1], num_rows=ROWS, seed=0, step=0, counted=masked).kept == ()
 
 
 def test_groups_that_do_not_differ_are_replaced_by_rows_not_tried_yet() -> None:
@@ -83,10 +109,10 @@ def test_when_all_rows_were_tried_the_refused_get_another_chance_and_the_accepte
 
 def test_it_ends_where_no_row_is_left() -> None:
     world = World(lambda row, attempt: True)
-    drawn = DynamicSampling()(world, [0, 1, 0, 1], num_rows=2, seed=0, step=0)
+    drawn = DynamicSampling()(world, [0, 1, 0, 1], num_rows=2, seed=0, step=0, counted=scores_of)
     assert len(drawn.kept) == 4 and len(world.asked) == 1
     refused = World(lambda row, attempt: len(refused.asked) > 1 or row == 0)
-    drawn = DynamicSampling()(refused, [0, 0, 1], num_rows=2, seed=0, step=0)
+    drawn = DynamicSampling()(refused, [0, 0, 1], num_rows=2, seed=0, step=0, counted=scores_of)
     assert names(drawn.kept) == [0, 0, 1]
 
 
@@ -95,7 +121,7 @@ def test_rewards_are_judged_by_name_and_unscorable_ones_are_no_difference() -> N
     assert run(world, [1], attempts=1).kept == ()
     assert names(run(world, [1], attempts=1, reward="shape").kept) == [1]
     draw = lambda taken, attempt: [group(i, 1.0, None) for i in taken]  # noqa: E731
-    assert DynamicSampling(attempts=1)(draw, [1], num_rows=ROWS, seed=0, step=0).kept == ()
+    assert DynamicSampling(attempts=1)(draw, [1], num_rows=ROWS, seed=0, step=0, counted=scores_of).kept == ()
 
 
 def test_the_rows_are_a_function_of_seed_and_step() -> None:

@@ -20,6 +20,9 @@ from strop.types import Group
 Draw = Callable[[Sequence[int], int], Sequence[Group]]
 """(numbers of a step's rows on all ranks, attempt) to this rank's share of them, sampled and scored."""
 
+Counted = Callable[[Group], Sequence[float | None]]
+"""A group's scores as credit will see them: `None` for completions that will take no part."""
+
 LEAST_RATE = 0.25
 """No attempt draws more than this rate of acceptance would make useful."""
 
@@ -57,7 +60,9 @@ class DynamicSampling:
         if self.attempts < 1:
             raise ValueError(f"attempts must be at least 1, got {self.attempts}")
 
-    def __call__(self, draw: Draw, first: Sequence[int], *, num_rows: int, seed: int, step: int) -> Drawn:
+    def __call__(
+        self, draw: Draw, first: Sequence[int], *, num_rows: int, seed: int, step: int, counted: Counted
+    ) -> Drawn:
         """The step's groups, at most as many over all ranks as `first` has rows.
 
         Args: first: the rows that the step would have without it. num_rows: rows there are.
@@ -71,7 +76,7 @@ class DynamicSampling:
         while True:
             groups = draw(taken, attempt)
             everything += groups
-            good = self._accepted(groups, len(taken))
+            good = self._accepted(groups, len(taken), counted)
             room = wanted - len(accepted)
             places = [i for i, fits in enumerate(good) if fits][:room]
             accepted += [taken[i] for i in places]
@@ -88,15 +93,17 @@ class DynamicSampling:
         metrics = {"groups/accept_rate": len(accepted) / len(tried), "groups/attempts": float(attempt)}
         return Drawn(tuple(kept), tuple(everything), metrics)
 
-    def _accepted(self, groups: Sequence[Group], num: int) -> list[bool]:
+    def _accepted(self, groups: Sequence[Group], num: int, counted: Counted) -> list[bool]:
         """Whether each of the step's rows has rewards that differ, over all ranks, [num]."""
         mine = dict(zip(dist.share(range(num)), groups, strict=True))
-        return [bool(x) for x in dist.sum_numbers([float(i in mine and self._differs(mine[i])) for i in range(num)])]
+        differ = [float(i in mine and self._differs(mine[i], counted(mine[i]))) for i in range(num)]
+        return [bool(x) for x in dist.sum_numbers(differ)]
 
-    def _differs(self, group: Group) -> bool:
-        return not all_equal(
-            [c.score if self.reward is None else c.rewards.get(self.reward) for c in group.completions]
-        )
+    def _differs(self, group: Group, scores: Sequence[float | None]) -> bool:
+        if self.reward is None:
+            return not all_equal(scores)
+        pairs = zip(group.completions, scores, strict=True)
+        return not all_equal([None if score is None else c.rewards.get(self.reward) for c, score in pairs])
 
     def _next(self, accepted: Sequence[int], tried: Sequence[int], num_rows: int, key: Sequence[int]) -> list[int]:
         """Rows for the next attempt: those not tried in this step first, none that was accepted."""

@@ -14,8 +14,8 @@ import numpy as np
 from strop import dist
 from strop.credit import all_equal, standard_deviation
 from strop.data.source import Collected, rows
-from strop.rollout.dynamic import Drawn, DynamicSampling
-from strop.rollout.select import Select
+from strop.rollout.dynamic import Counted, Drawn, DynamicSampling
+from strop.rollout.select import Select, scores_of
 from strop.types import Completion, Group
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Rollouts:
         decode: token ids to the text that rewards see.
         select: what becomes of the scored groups.
         dynamic: replace groups whose rewards do not differ; None takes a step's prompts as they come.
+        counted: a group's scores as `select` will credit them, by which `dynamic` accepts it.
         stale: the copy of the policy that samples; None where the policy itself does.
         max_staleness: leave out groups whose sampler was more updates behind; None leaves out none.
     """
@@ -63,6 +64,7 @@ class Rollouts:
     num_generations: int
     seed: int
     dynamic: DynamicSampling | None = None
+    counted: Counted = scores_of
     stale: Versions | None = None
     max_staleness: int | None = None
 
@@ -87,7 +89,7 @@ class Rollouts:
         if self.dynamic is None:
             groups = tuple(draw(taken, 0))
             return Drawn(groups, groups, {})
-        return self.dynamic(draw, taken, num_rows=len(self.prompts), seed=self.seed, step=step)
+        return self.dynamic(draw, taken, num_rows=len(self.prompts), seed=self.seed, step=step, counted=self.counted)
 
     def _attempt(self, step: int, seconds: dict[str, float], taken: Sequence[int], attempt: int) -> Sequence[Group]:
         """This rank's share of the rows, sampled and scored."""

@@ -90,6 +90,11 @@ class Scored:
         return Selected(tuple(e for e in encoded if e.sequences), tuple(groups))
 
 
+def scores_of(group: Group) -> list[float | None]:
+    """The completions' scores as they are."""
+    return [c.score for c in group.completions]
+
+
 def creditable(group: Group, mask_truncated: bool, missing_eos_penalty: float) -> list[float | None]:
     """The completions' scores, less the penalty for truncated ones; `None` for those where they are masked."""
     out: list[float | None] = []

@@ -98,6 +98,8 @@ class PPOStage:
         for key in ("reward_clip", "target_kl"):
             if (value := getattr(self, key)) is not None and value <= 0:
                 yield (key,), f"must be positive, or null for none, got {value}"
+        if self.target_kl is not None and self.passes * self.minibatches == 1:
+            yield ("target_kl",), "there is one update a rollout, and none after it to leave out; set passes, or null"
         if self.minibatches > max(1, self.training.batch_size):
             sizes = f"{self.minibatches} minibatches of {self.training.batch_size} prompts"
             yield ("minibatches",), f"{sizes}: must not be more than training.batch_size"

@@ -29,7 +29,7 @@ from strop.recipes.stages.common import (
 from strop.rewards import load_rewards, score
 from strop.rollout.process import StepCredited
 from strop.rollout.rollouts import Rollouts
-from strop.rollout.select import Credited, Scored, Select
+from strop.rollout.select import Credited, Scored, Select, creditable
 from strop.rollout.stale import Snapshot
 from strop.token_credit import ReinforcePP, ReinforcePPBaseline
 from strop.train.checkpoint import Carried
@@ -67,6 +67,7 @@ def run(stage: RLStage, context: Context) -> StageResult:
         num_generations=stage.num_generations,
         seed=context.seed,
         dynamic=stage.dynamic_sampling,
+        counted=partial(creditable, mask_truncated=stage.mask_truncated, missing_eos_penalty=stage.missing_eos_penalty),
         stale=stale,
         max_staleness=stage.max_staleness,
     )
