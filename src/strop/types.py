@@ -25,6 +25,9 @@ class Message:
 Content = str | tuple[Message, ...]
 """A text, or turns of a conversation."""
 
+Fact = str | float
+"""Something measured beside a score."""
+
 Finish = Literal["stop", "length"]
 """Why a sampled completion ended: a stop token or string, or the length limit."""
 
@@ -40,6 +43,8 @@ class Completion:
         score: one number for the whole answer; for sampled groups the weighted sum of `rewards`.
         rewards: each named reward; `None` is unscorable, never zero.
         reasons: why a reward came out as it did, by the reward's name.
+        facts: what else a reward measured, by the reward's name: plain values by their names
+            (`{"code": {"tier": "A", "visible": 1.0, "hidden": 0.0}}`).
         steps, step_labels: a solution cut into steps, and whether each is right (a number in
             [0, 1] is how likely); `None` is unlabelled.
         step_scores: what a process reward model gives each of `steps`.
@@ -54,6 +59,7 @@ class Completion:
     score: float | None = None
     rewards: Mapping[str, float | None] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, Mapping[str, Fact]] = field(default_factory=dict)
     steps: tuple[str, ...] = ()
     step_labels: tuple[bool | float | None, ...] = ()
     step_scores: tuple[float | None, ...] = ()
@@ -97,6 +103,7 @@ class Verdict:
 
     Attributes: steps, step_scores: the completion cut into pieces (joined they are its text), and
         each one's score, from a process reward.
+        facts: what else was measured, plain values by name; they stay with the completion.
     """
 
     score: float | None
@@ -104,6 +111,7 @@ class Verdict:
     extracted: str | None = None
     steps: tuple[str, ...] = ()
     step_scores: tuple[float | None, ...] = ()
+    facts: Mapping[str, Fact] = field(default_factory=dict)
 
 
 Scores = Sequence[Verdict | float | None]
@@ -206,6 +214,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _is_facts(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(f, str) or _is_number(f) for f in value.values())
+
+
 def _is_list(value: Any, entry: Callable[[Any], bool]) -> bool:
     return isinstance(value, list | tuple) and all(entry(v) for v in value)
 
@@ -220,6 +232,10 @@ _TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "reasons": (
         "an object of texts",
         lambda v: isinstance(v, Mapping) and all(isinstance(r, str) for r in v.values()),
+    ),
+    "facts": (
+        "an object of objects of texts or numbers",
+        lambda v: isinstance(v, Mapping) and all(_is_facts(f) for f in v.values()),
     ),
     "steps": ("a list of texts", lambda v: _is_list(v, lambda s: isinstance(s, str))),
     "step_labels": (

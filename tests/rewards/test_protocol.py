@@ -168,6 +168,23 @@ def test_a_watched_reward_is_no_part_of_the_score() -> None:
     assert one(Completion("yes"), Exact(weight=0.0)).score is None
 
 
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A reward that measures something beside its score."""
+
+    name: str = "code"
+    weight: float = 1.0
+    label: str | None = None
+
+    def __call__(self, groups: Sequence[Group]) -> list[list[Verdict]]:
+        return [[Verdict(1.0, facts={"tier": "A", "hidden": 0.0}) for _ in group.completions] for group in groups]
+
+
+def test_what_a_reward_measured_stays_with_the_completion() -> None:
+    before = Completion("yes", facts={"old": {"x": 1.0}})
+    assert one(before, Measured(), Exact()).facts == {"old": {"x": 1.0}, "code": {"tier": "A", "hidden": 0.0}}
+
+
 def test_an_unscorable_reward_makes_the_completion_unscorable() -> None:
     scored = one(Completion("yes"), Exact(), Length(target=0, limit=1))
     assert scored.rewards == {"exact": 1.0, "length": None}

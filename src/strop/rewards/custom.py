@@ -8,20 +8,15 @@ The function is called as `f(completion: str, row: dict) -> float | bool | None`
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import importlib.util
 import inspect
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 from strop.rewards.protocol import OnGroups, lift, verdicts_of
 from strop.types import Group, Reward, Verdict
+from strop.userfunction import load_place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,15 +52,7 @@ def load_function(place: str) -> Callable[..., Any]:
     Raises: ValueError naming the missing file, module or function (and the nearest), the user's
         line at fault where the file fails to load, or a signature that does not fit.
     """
-    module_name, _, name = place.rpartition(":")
-    module = _load(module_name)
-    if name not in vars(module):
-        near = difflib.get_close_matches(name, vars(module), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"custom.function: {module_name} has no {name!r}{hint}")
-    function: Callable[..., Any] = vars(module)[name]
-    if not callable(function):
-        raise ValueError(f"custom.function: {place} is a {type(function).__name__}, not a function")
+    function = load_place(place, "custom.function")
     _check_signature(function, place)
     return function
 
@@ -73,29 +60,6 @@ def load_function(place: str) -> Callable[..., Any]:
 @lru_cache(maxsize=64)
 def _lifted(place: str, label: str) -> Reward:
     return lift(load_function(place), label)
-
-
-def _load(module_name: str) -> ModuleType:
-    try:
-        if not module_name.endswith(".py"):
-            return importlib.import_module(module_name)
-        return _load_file(Path(module_name))
-    except Exception as error:  # the user's module may raise anything
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        place = f" at {frame.filename}:{frame.lineno}: {frame.line}" if frame.filename.endswith(".py") else ""
-        raise ValueError(
-            f"custom.function: {module_name} cannot be loaded: {type(error).__name__}: {error}{place}"
-        ) from error
-
-
-def _load_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path.resolve()}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _check_signature(function: Callable[..., Any], place: str) -> None:

@@ -126,6 +126,7 @@ def _scored(completion: Completion, verdicts: Mapping[str, Verdict], weights: Ma
         completion if cut is None else _with_steps(completion, cut),
         rewards={**completion.rewards, **values},
         reasons={**completion.reasons, **{label: v.reason for label, v in verdicts.items() if v.reason}},
+        facts={**completion.facts, **{label: v.facts for label, v in verdicts.items() if v.facts}},
         score=sum(known) if parts and len(known) == len(parts) else None,
     )
 
@@ -271,7 +272,7 @@ def reward_metrics(groups: Sequence[Group], rewards: Sequence[NamedReward]) -> d
     """Each reward's mean and deviation over scored completions, and its share of unscorable ones.
 
     Returns: `rewards/LABEL/mean`, `rewards/LABEL/std` (population; both absent where nothing was
-        scorable) and `rewards/LABEL/unscorable`, a share in [0, 1].
+        scorable), `rewards/LABEL/unscorable`, a share in [0, 1], and those of `fact_metrics`.
     """
     metrics: dict[str, float] = {}
     for label in map(label_of, rewards):
@@ -283,4 +284,18 @@ def reward_metrics(groups: Sequence[Group], rewards: Sequence[NamedReward]) -> d
             metrics[f"rewards/{label}/std"] = math.sqrt(math.fsum((v - mean) ** 2 for v in known) / len(known))
         if values:
             metrics[f"rewards/{label}/unscorable"] = 1 - len(known) / len(values)
+        metrics |= fact_metrics([c for group in groups for c in group.completions], label)
     return metrics
+
+
+def fact_metrics(completions: Sequence[Completion], label: str) -> dict[str, float]:
+    """The mean of each number that a reward measured beside its score, over the completions that have it.
+
+    Returns: `rewards/LABEL/FACT`; texts among the facts are left out.
+    """
+    found: dict[str, list[float]] = {}
+    for completion in completions:
+        for name, value in completion.facts.get(label, {}).items():
+            if not isinstance(value, str) and math.isfinite(value):
+                found.setdefault(f"rewards/{label}/{name}", []).append(float(value))
+    return {name: math.fsum(values) / len(values) for name, values in found.items()}
