@@ -264,6 +264,12 @@ def _verdict(text: str, validator: Any) -> Verdict:
     return Verdict(0.0, f"{error.json_path}: {error.message}"[:200], text[:80])
 
 
+def read_json(text: str) -> tuple[Any, str]:
+    """A JSON value and "", or `None` and why the text is none: keys given twice, NaN and infinities are no JSON."""
+    parsed = _parsed(text)
+    return (None, parsed.reason) if isinstance(parsed, _NoJson) else (parsed, "")
+
+
 @dataclass(frozen=True, slots=True)
 class _NoJson:
     reason: str
