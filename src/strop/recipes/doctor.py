@@ -34,6 +34,7 @@ def examine(*, full: bool = False) -> dict[str, Any]:
         "disk_free_gib": _gib(free),
         "cpu_features": _cpu_features(),
         "gpus": _gpus(),
+        "sandbox": _sandbox(),
     }
     if full:
         out["torch"] = _torch()
@@ -113,6 +114,13 @@ def _gpus() -> list[str]:
     found = sorted(folder.glob("*/information")) if folder.is_dir() else []
     models = [line.split(":", 1)[1].strip() for f in found for line in f.read_text().splitlines() if "Model:" in line]
     return models
+
+
+def _sandbox() -> str:
+    """How programs written by a model are isolated here: the tier that withstands a battery of attacks."""
+    from strop.rewards.code.isolation import summary
+
+    return summary()
 
 
 def _torch() -> dict[str, str]:
