@@ -30,6 +30,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"beta": 0.5, "label_smoothing": 0.2},
         {"nll_weight": 0.3},
         {"nll_weight": 0.2, "mask_formatting": True},
+        {"soft_labels": True, "margin": True, "label_smoothing": 0.1},
     ],
     "DPOP": [{"penalty": 2.0}, {"nll_weight": 0.3}],
     "CPO": [{}, {"nll_weight": 0.0}],

@@ -109,11 +109,12 @@ def test_rdpo_takes_alpha_off_for_each_token_the_chosen_side_is_longer() -> None
     [
         lambda w, r: dpo_loss(w, r, beta=0.7),
         lambda w, r: dpo_loss(w, r, beta=0.7, label_smoothing=0.2),
+        lambda w, r: dpo_loss(w, r, beta=0.7, probability=torch.linspace(0, 1, 5), margin=0.3),
         lambda w, r: robust_loss(w, r, beta=0.7, label_smoothing=0.2),
         lambda w, r: dpop_loss(w, r, beta=0.7, penalty=3.0),
         lambda w, r: rdpo_loss(w, r, (torch.arange(5), torch.arange(5, 0, -1)), beta=0.7, alpha=0.1),
     ],
-    ids=["dpo", "cdpo", "robust", "dpop", "r_dpo"],
+    ids=["dpo", "cdpo", "soft", "robust", "dpop", "r_dpo"],
 )
 def test_gradcheck(loss) -> None:
     assert torch.autograd.gradcheck(loss, (numbers(5, 1, grad=True), numbers(5, 2, grad=True)))
@@ -144,3 +145,39 @@ def test_masking_nothing_is_plain_dpo(toys) -> None:
     batch = toys.bare_batch(LENGTHS, ref_logprobs=reference, content=torch.ones(10))
     masked, plain = (DPO(mask_formatting=m)(Outputs(policy), batch) for m in (True, False))
     assert torch.equal(masked.losses[0], plain.losses[0])
+
+
+def test_a_soft_label_is_least_at_its_log_odds() -> None:
+    """At P = 0.8 and margin m: beta h = m + log 4, where the loss is the entropy of 0.8; P = 1/2 holds h at m."""
+    probability, margin, beta = double(0.8, 0.5), double(0.3, 0.2), 0.25
+    h = ((margin + double(math.log(4), 0.0)) / beta).requires_grad_()
+    loss = dpo_loss(h, torch.zeros_like(h), beta=beta, probability=probability, margin=margin)
+    (gradient,) = torch.autograd.grad(loss.sum(), h)
+    assert gradient.tolist() == pytest.approx([0.0, 0.0], abs=1e-15)
+    assert loss.tolist() == pytest.approx([-0.8 * math.log(0.8) - 0.2 * math.log(0.2), math.log(2)], rel=1e-13)
+
+
+def test_a_soft_label_is_the_mean_over_flipped_ones() -> None:
+    chosen, rejected = numbers(5, 0), numbers(5, 1)
+    soft = dpo_loss(chosen, rejected, beta=0.3, probability=double(1.0, 0.9, 0.5, 0.2, 0.0))
+    kept, flipped = dpo_loss(chosen, rejected, beta=0.3), dpo_loss(rejected, chosen, beta=0.3)
+    weight = double(1.0, 0.9, 0.5, 0.2, 0.0)
+    torch.testing.assert_close(soft, weight * kept + (1 - weight) * flipped, rtol=1e-13, atol=1e-14)
+    assert torch.equal(dpo_loss(chosen, rejected, beta=0.3, probability=torch.ones(5)), kept)
+    smoothed = dpo_loss(chosen, rejected, beta=0.3, probability=0.9, label_smoothing=0.1)
+    torch.testing.assert_close(smoothed, dpo_loss(chosen, rejected, beta=0.3, label_smoothing=0.18))
+
+
+def test_probability_and_margin_come_from_the_batch(toys) -> None:
+    policy, reference = numbers(10, 6), numbers(10, 7)
+    columns = {"ref_logprobs": reference, "probability": double(0.7, 0.5), "margin": double(0.2, 0.0)}
+    batch = toys.bare_batch(LENGTHS, **columns)
+    objective = DPO(beta=0.3, soft_labels=True, margin=True)
+    assert objective.needs == {"ref_logprobs", "probability", "margin"}
+    sums = [float(part.sum()) for part in (policy - reference).split(LENGTHS)]
+    logits = [0.3 * (sums[0] - sums[1]) - 0.2, 0.3 * (sums[2] - sums[3])]
+    want = [
+        q * math.log1p(math.exp(-x)) + (1 - q) * math.log1p(math.exp(x))
+        for q, x in zip((0.7, 0.5), logits, strict=True)
+    ]
+    assert objective(Outputs(policy), batch).losses[0].tolist() == pytest.approx(want, rel=1e-12)

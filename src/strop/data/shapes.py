@@ -6,6 +6,8 @@ r"""The row shapes that are read, one parser each: a row's cells become one grou
 | stepwise | prompt, completions, labels (or error_steps); PRM800K, Math-Shepherd, PRMBench | stepwise |
 | ranking | prompt, completions or responses, ranks or scores | ranking |
 | preference | chosen, rejected, maybe prompt | preference |
+| two answers | prompt (or input), response_a and _b (or output_1 and _2), maybe winner or label | comparison |
+| MT-bench judgement | conversation_a, conversation_b, winner | comparison |
 | unpaired | prompt, completion, label | unpaired_preference |
 | prompt and completion | prompt, completion | prompt_completion |
 | Alpaca, Self-Instruct | instruction, input, output; instruction, instances | prompt_completion |
@@ -184,6 +186,25 @@ def _implicit(sides: list[Content]) -> Group:
     return Group(texts[0][:cut], tuple(Completion(side[cut:]) for side in texts))
 
 
+def _two_answers(prompt: str, first: str, second: str) -> Callable[[Cells], list[Group]]:
+    """A parser of two answers as they are listed; who wins stays in the row, and may be nobody."""
+
+    def parse(cells: Cells) -> list[Group]:
+        sides = [_answer(cells[name], name) for name in (first, second)]
+        return [_group(_asked(cells[prompt], "prompt"), sides)]
+
+    return parse
+
+
+def _two_dialogues(cells: Cells) -> list[Group]:
+    """Two dialogues that begin alike: an answer is all that follows in it, later questions among it."""
+    whole = [checked_dialogue(turns(cells[name], name)) for name in ("conversation_a", "conversation_b")]
+    cut = shared_turns(whole)
+    if cut == 0:
+        raise BadRow("no shared prompt", "the two dialogues have no user turn in common at their start")
+    return [_group(whole[0][:cut], [d[cut:] for d in whole])]
+
+
 def _ranking(answers: str, order: str) -> Callable[[Cells], list[Group]]:
     """A parser of rankings: answers in the column `answers`, ordered by `ranks` (1 is best) or `scores`."""
 
@@ -286,6 +307,21 @@ SHAPES: tuple[Shape, ...] = (
         for answers in ("completions", "responses")
     ),
     Shape("preference", "preference", ("chosen", "rejected"), _preference, ("prompt",)),
+    Shape(
+        "MT-bench judgement",
+        "comparison",
+        ("conversation_a", "conversation_b", "winner"),
+        _two_dialogues,
+        kept=("winner",),
+    ),
+    *(
+        Shape("two answers", "comparison", (prompt, first, second), _two_answers(prompt, first, second))
+        for prompt, first, second in (
+            ("prompt", "response_a", "response_b"),
+            ("prompt", "response_1", "response_2"),
+            ("input", "output_1", "output_2"),
+        )
+    ),
     Shape("unpaired", "unpaired_preference", ("prompt", "completion", "label"), _unpaired),
     Shape(
         "prompt and completion",

@@ -33,18 +33,31 @@ else:
     F = lazy_module("torch.nn.functional")
 
 
-def dpo_loss(chosen: Tensor, rejected: Tensor, *, beta: float, label_smoothing: float = 0.0) -> Tensor:
-    """DPO loss per pair: -(1 - eps) log sigmoid(beta h) - eps log sigmoid(-beta h).
+def dpo_loss(
+    chosen: Tensor,
+    rejected: Tensor,
+    *,
+    beta: float,
+    label_smoothing: float = 0.0,
+    probability: Tensor | float = 1.0,
+    margin: Tensor | float = 0.0,
+) -> Tensor:
+    """DPO loss per pair: -q log sigmoid(beta h - m) - (1 - q) log sigmoid(m - beta h), q = (1 - eps) P + eps (1 - P).
 
     Args:
         chosen, rejected: summed log-ratios policy/reference, [G], nats.
         label_smoothing: eps, the assumed rate of flipped labels ("conservative" DPO).
-    Returns: [G], unreduced; log 2 where policy and reference agree.
+        probability: P(the first is the better one), [G]: 1 for a hard label, a share of votes, an AI
+            labeller's probability.
+        margin: m, how far apart the two were found; the implicit rewards must differ by as much, [G].
+    Returns: [G], unreduced; log 2 where policy and reference agree and m = 0.
     Rafailov et al. 2023, arXiv:2305.18290, eq. 7; smoothing: Mitchell 2023, "A note on DPO with
-    noisy preferences". TRL 1.16 ignores label_smoothing here; the DPO authors' code does not.
+    noisy preferences"; margin: Amini et al. 2024 (DPO with an offset), arXiv:2402.10571. TRL 1.16
+    ignores label_smoothing here; the DPO authors' code does not.
     """
-    logits = beta * (chosen - rejected)
-    return -(1 - label_smoothing) * F.logsigmoid(logits) - label_smoothing * F.logsigmoid(-logits)
+    logits = beta * (chosen - rejected) - margin
+    missed = (1 - probability) + label_smoothing * (2 * probability - 1)
+    return -(1 - missed) * F.logsigmoid(logits) - missed * F.logsigmoid(-logits)
 
 
 def robust_loss(chosen: Tensor, rejected: Tensor, *, beta: float, label_smoothing: float) -> Tensor:
@@ -96,6 +109,8 @@ class DPO:
         mask_formatting: leave the template's tokens (end of turn, EOS) out of the log-ratios, not
             out of the likelihood. Both sides have them, so the loss pushes and pulls them at once:
             answers that do not stop, or stop at once (Llama 3, arXiv:2407.21783, section 4.1.4).
+        soft_labels: read each pair's `probability` that the first is better; otherwise it is 1.
+        margin: read each pair's `margin`, which the implicit rewards must differ by.
     """
 
     wants: ClassVar[frozenset[str]] = NOTHING
@@ -106,6 +121,8 @@ class DPO:
     label_smoothing: float = 0.0
     nll_weight: float = 0.0
     mask_formatting: bool = False
+    soft_labels: bool = False
+    margin: bool = False
 
     def __post_init__(self) -> None:
         positive("beta", self.beta)
@@ -114,11 +131,18 @@ class DPO:
 
     @property
     def needs(self) -> frozenset[str]:
-        return REFERENCE | {"content"} if self.mask_formatting else REFERENCE
+        read = {"content": self.mask_formatting, "probability": self.soft_labels, "margin": self.margin}
+        return REFERENCE | {name for name, wanted in read.items() if wanted}
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Terms:
         ratios = content_log_ratios(outputs, batch) if self.mask_formatting else log_ratios(outputs, batch)
-        loss = dpo_loss(*ratios, beta=self.beta, label_smoothing=self.label_smoothing)
+        loss = dpo_loss(
+            *ratios,
+            beta=self.beta,
+            label_smoothing=self.label_smoothing,
+            probability=batch.columns["probability"] if self.soft_labels else 1.0,
+            margin=batch.columns["margin"] if self.margin else 0.0,
+        )
         return preference_terms(loss, ratios, outputs, batch, beta=self.beta, nll_weight=self.nll_weight)
 
 

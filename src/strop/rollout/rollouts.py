@@ -14,6 +14,7 @@ import numpy as np
 from strop import dist
 from strop.credit import all_equal, standard_deviation
 from strop.data.source import Collected, rows
+from strop.rewards.protocol import fact_metrics
 from strop.rollout.dynamic import Counted, Drawn, DynamicSampling
 from strop.rollout.select import Select, scores_of
 from strop.types import Completion, Group
@@ -127,7 +128,7 @@ class Rollouts:
 
 
 def rollout_metrics(groups: Sequence[Group], num_kept: int) -> dict[str, float]:
-    """TRL's names: reward, reward_std, frac_reward_zero_std, rewards/<name>/{mean,std}, completions/*.
+    """TRL's names: reward, reward_std, frac_reward_zero_std, rewards/<name>/{mean,std}, completions/*; and facts.
 
     Means and deviations (ddof 1) are over this rank's scorable completions, whatever their group, before
     any penalty; unscorable ones are counted in rewards/unscorable. A group that has no signal, for all
@@ -156,4 +157,5 @@ def rollout_metrics(groups: Sequence[Group], num_kept: int) -> dict[str, float]:
         if values:
             metrics[f"rewards/{name}/mean"] = float(np.mean(values))
             metrics[f"rewards/{name}/std"] = standard_deviation(values)
+        metrics |= fact_metrics(completions, name)
     return metrics
