@@ -26,6 +26,7 @@ from strop.report.bars import OTHER, Bar, Interval, interval_chart, stacked_bars
 from strop.report.charts import MAX_SERIES, Chart, Mark, Series, line_chart
 from strop.report.curves import kind_of, plots_of, remaining
 from strop.report.lineage import lineage
+from strop.report.plane import rewards_by_distance
 from strop.report.read import Event, Figure, Run, StageRun, read_run
 from strop.report.samples import compare, num_unscorable, question, worst
 from strop.report.verdict import alerts, evaluated, headline, state_sentence, verdict
@@ -198,6 +199,7 @@ class Training:
     stage: StageRun
     kind: str
     charts: tuple[Chart, ...]
+    distance: Chart | None
     others: tuple[Chart, ...]
     not_drawn: tuple[str, ...]
 
@@ -228,7 +230,8 @@ def _training(run: Run, stage: StageRun, flagged: Sequence[Event], limits: Limit
         for name in rest[: max(0, limits.plots - len(charts))]
     ]
     left_out = [name for _, names in plots[limits.plots :] for name in names] + rest[len(others) :]
-    return Training(stage, kind, tuple(charts), tuple(others), tuple(left_out))
+    distance = rewards_by_distance(run.looks.get(stage.name, ()), stage.name)
+    return Training(stage, kind, tuple(charts), distance, tuple(others), tuple(left_out))
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,8 +75,24 @@ class StageRun:
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """A prompt and an answer that show what an alert means."""
+
+    prompt: str
+    completion: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a stage's monitor measured at a step."""
+
+    step: int
+    figures: Mapping[str, Figure]
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
-    """A line of events.jsonl."""
+    """A line of events.jsonl; `code` is the detector's that raised it, if one did."""
 
     kind: str
     text: str
@@ -85,6 +101,8 @@ class Event:
     step: int | None
     reason: str
     traceback: str = ""
+    code: str = ""
+    examples: tuple[Shown, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +146,7 @@ class Run:
     curves: Mapping[str, Mapping[str, Points]] = field(default_factory=dict)
     events: tuple[Event, ...] = ()
     samples: Mapping[str, tuple[Sampled, ...]] = field(default_factory=dict)
+    looks: Mapping[str, tuple[Look, ...]] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
 
@@ -163,6 +182,7 @@ def read_run(run_dir: Path) -> Run:
         curves=curves,
         events=events,
         samples=samples,
+        looks=_looks(run_dir / "stages", problems),
         problems=tuple(problems),
     )
 
@@ -262,7 +282,26 @@ def _events(path: Path, problems: list[str]) -> Iterator[Event]:
             step=whole_of(line.get("step")),
             reason=text_of(line.get("reason")),
             traceback=text_of(line.get("traceback")),
+            code=text_of(line.get("code")),
+            examples=tuple(_shown(line.get("examples"))),
         )
+
+
+def _shown(value: Any) -> Iterator[Shown]:
+    for entry in map(mapping_of, list_of(value)):
+        yield Shown(text_of(entry.get("prompt")), text_of(entry.get("completion")))
+
+
+def _looks(stages_dir: Path, problems: list[str]) -> dict[str, tuple[Look, ...]]:
+    """What each stage's monitor measured, by step."""
+    found = {}
+    for folder in _stage_dirs(stages_dir):
+        if not (folder / "monitor.json").is_file():
+            continue
+        rows = list_of(read_object(folder / "monitor.json", problems).get("evaluations"))
+        looks = [(whole_of(row.get("step")), _figures(row.get("figures"))) for row in map(mapping_of, rows)]
+        found[folder.name] = tuple(Look(step, figures) for step, figures in looks if step is not None)
+    return found
 
 
 def _samples(stages_dir: Path, problems: list[str]) -> dict[str, tuple[Sampled, ...]]:

@@ -20,6 +20,9 @@ Tone = Literal["better", "worse", "unclear", "none"]
 HEADLINES = ("reward", "reward/mean", "win_rate*", "accuracy", "*accuracy", "pass@1", "pass@*", "maj@*", "rewards/*")
 """Metrics a verdict may speak of, the most telling first; of all of them more is better."""
 
+HACKING = ("held_out_falls", "phrase", "length", "test_gap")
+"""Alarms that mean reward hacking."""
+
 NOT_HEADLINES = ("*/std", "*_std")
 
 
@@ -110,13 +113,22 @@ def evaluated(stages: Sequence[StageRun]) -> list[StageRun]:
 
 
 def alerts(run: Run) -> list[Event]:
-    """Events that a reader must not miss: errors, alarms, then steps that were not finite.
+    """Events that a reader must not miss: errors, alarms (reward hacking first), steps that were not finite.
 
-    The error that ended the run is shown by itself and is not among them.
+    Then what a monitor warns of. The error that ended the run is shown by itself and is not among them.
+    What a resumed run said again counts once.
     """
-    order = ("error", "alarm", "nonfinite")
-    found = [e for e in run.events if e.kind in order and not (e.kind == "error" and e.text == run.error)]
-    return sorted(found, key=lambda e: order.index(e.kind))
+    order = ("error", "hacking", "alarm", "nonfinite", "warning")
+    found = [(e, _sort_of(e)) for e in run.events if not (e.kind == "error" and e.text == run.error)]
+    once = {(e.kind, e.stage, e.step, e.text): (e, sort) for e, sort in found if sort in order}
+    return [e for e, _ in sorted(once.values(), key=lambda pair: order.index(pair[1]))]
+
+
+def _sort_of(event: Event) -> str:
+    """An event's kind, told apart by what raised it: warnings are a monitor's only."""
+    if event.kind == "alarm" and event.code in HACKING:
+        return "hacking"
+    return "" if event.kind == "warning" and not event.code else event.kind
 
 
 def headline(metrics: Mapping[str, Figure]) -> str:
