@@ -8,9 +8,17 @@ trained on) and a `label` (the logged name; the tag if null). Calling it on grou
 from __future__ import annotations
 
 from strop.rewards.answers import Choice, Exact, Number, verify_choice, verify_exact, verify_number
+from strop.rewards.citations import Citations, verify_citations
+from strop.rewards.code.reward import Code
 from strop.rewards.custom import Custom, load_function
 from strop.rewards.extract import after_think
+from strop.rewards.gym import ReasoningGym
+from strop.rewards.instructions import Instructions, verify_instructions
+from strop.rewards.judge import JudgeReward
+from strop.rewards.language import Language, verify_language
+from strop.rewards.math import MathAnswer, verify_math
 from strop.rewards.model import RewardModel
+from strop.rewards.plain import Plain
 from strop.rewards.process import ImplicitProcessReward, ProcessReward
 from strop.rewards.protocol import (
     NamedReward,
@@ -23,6 +31,7 @@ from strop.rewards.protocol import (
     reward_metrics,
     score,
 )
+from strop.rewards.repetition import LengthRange, Repetition, verify_length_range, verify_repetition
 from strop.rewards.shape import (
     JsonSchema,
     Length,
@@ -34,38 +43,40 @@ from strop.rewards.shape import (
     verify_regex,
     verify_tags,
 )
+from strop.rewards.shaping import Clip, LengthControl, Shaped, Sigmoid
 
-RewardSettings = (
-    Exact
-    | Number
-    | Choice
-    | Regex
-    | Tags
-    | Length
-    | Overlong
-    | JsonSchema
-    | Custom
-    | RewardModel
-    | ProcessReward
-    | ImplicitProcessReward
-)
-"""What a recipe's `rewards` may hold, told apart by `name`."""
+RewardSettings = Plain | Shaped
+"""What a recipe's `rewards` may hold, told apart by `name`; a new reward joins `plain.Plain`."""
 
 __all__ = [
     "Choice",
+    "Citations",
+    "Clip",
+    "Code",
     "Custom",
     "Exact",
     "ImplicitProcessReward",
+    "Instructions",
     "JsonSchema",
+    "JudgeReward",
+    "Language",
     "Length",
+    "MathAnswer",
+    "LengthControl",
+    "LengthRange",
     "NamedReward",
     "Number",
     "OnGroups",
     "Overlong",
+    "Plain",
     "ProcessReward",
+    "ReasoningGym",
     "Regex",
+    "Repetition",
     "RewardModel",
     "RewardSettings",
+    "Shaped",
+    "Sigmoid",
     "Tags",
     "after_think",
     "check_rewards",
@@ -77,10 +88,16 @@ __all__ = [
     "reward_metrics",
     "score",
     "verify_choice",
+    "verify_citations",
     "verify_exact",
+    "verify_instructions",
     "verify_json",
+    "verify_language",
     "verify_length",
+    "verify_math",
+    "verify_length_range",
     "verify_number",
     "verify_regex",
+    "verify_repetition",
     "verify_tags",
 ]

@@ -22,6 +22,11 @@ def style(completion: str, row: Mapping[str, Any]) -> float:
     return oracle.style(completion)
 
 
+def gold(completion: str, row: Mapping[str, Any]) -> float | None:
+    """Gold score: the style, and 1 for the right answer; None where the row has no `answer`."""
+    return oracle.gold(completion, str(row["answer"])) if "answer" in row else None
+
+
 def polite(completion: str, row: Mapping[str, Any]) -> float:
     """1 if the response has a polite remark."""
     return float((response := parse(completion)) is not None and response.manner == "polite")
