@@ -22,6 +22,7 @@ import strop
 from strop.cli import app
 from strop.recipes.config import load_recipe, resolve
 from strop.recipes.inspecting import split_sampling
+from strop.recipes.judging import stage_of
 from strop.recipes.listing import recipes, text_of
 from strop.recipes.preflight import check_inputs, require_model
 from strop.recipes.run import run as real_run
@@ -35,7 +36,7 @@ PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("docs/me
 LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *ROOT.glob("benchmarks/*.md")]
 RUN_DIR = "runs/dpo-20260101-120000-ab12"
 VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-READS = ("validate", "inspect", "methods", "advise", "ls", "schema", "doctor")
+READS = ("validate", "inspect", "methods", "advise", "ls", "schema", "doctor", "verify")
 """Verbs that only look; they really run."""
 
 
@@ -108,7 +109,11 @@ def folder(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     rated = [{"prompt": "Say hi.", "completion": said, "label": said == "Hi!"} for said in ("Hi!", "Why?")]
     (here / "thumbs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rated))
     (here / "steps.jsonl").write_text('{"prompt": "8+5-2?", "completions": ["8+5=13"], "labels": [true]}\n' * 40)
+    follows = {"completion": "Hi!", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+    (here / "ifeval.jsonl").write_text(json.dumps(follows) + "\n")
+    (here / "answers.jsonl").write_text('{"completion": "It is 42.", "gold": "42"}\n')
     (here / "my_rewards.py").write_text("def brief(completion, row):\n    return len(completion) < 400\n")
+    (here / "my_judge.py").write_text("def judge(task, inputs):\n    return 'A'\n")
     (here / "my.yaml").write_text(whole_recipe("recipes.md"))
     (here / "more.yaml").write_text("seed: 2\n")
     (here / RUN_DIR / "stages").mkdir(parents=True)
@@ -147,6 +152,8 @@ def test_command(words: list[str]) -> None:
         require_model(given["model"])
         _, rest = split_sampling(given["prompts"] if verb == "sample" else settings)
         assert bool(rest) == (verb == "sample")
+    elif verb == "judge":
+        stage_of(given["file"], settings)
     elif verb == "cp":
         assert text_of(given["recipe"])[1]
     else:

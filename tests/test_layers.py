@@ -14,6 +14,7 @@ SRC = Path(__file__).parents[1] / "src"
 
 ORDER = (
     "lazy",
+    "userfunction",
     "types",
     "dist",
     "batch",
@@ -27,12 +28,21 @@ ORDER = (
     "data.source",
     "model",
     "data",
+    # What samples from a model's modules stands left of the judges, which are models too.
+    "rollout.transcript",
+    "rollout.draw",
+    "rollout.cache",
+    "rollout.attention",
+    "rollout.lean",
+    "rollout.padded",
+    "rollout.sampler",
+    "judges",
     "rewards",
     "world",
     "rollout",
     "train",
-    # monitor, when it comes
     "evaluate",
+    "monitor",
     "report",
     "recipes",
     "cli",
@@ -44,6 +54,7 @@ ONLY_IN = {
     "peft": ("model",),
     "torch.distributed": ("dist",),
     "pydantic": ("recipes.config",),
+    "reasoning_gym": ("rewards.gym.worker",),
 }
 """Where a library may be imported, lazily or not; a package stands for its modules."""
 
@@ -60,6 +71,7 @@ TORCH_FREE = (
     "strop.data.chat",
     "strop.data.pack",
     "strop.data.source",
+    "strop.judges",
     "strop.rewards",
     "strop.world",
     "strop.model.adapter",
@@ -67,6 +79,7 @@ TORCH_FREE = (
     "strop.train.control",
     "strop.train.metrics",
     "strop.evaluate.statistics",
+    "strop.monitor.judge",
     "strop.report",
     "strop.recipes.config",
     "strop.recipes.run",

@@ -60,7 +60,8 @@ def fail(error: Exception) -> NoReturn:
         traceback.print_exception(error)
     text = str(error)
     if isinstance(error, ModuleNotFoundError):
-        text = f"{error.name} is not installed; pip install 'strop[train]'"
+        extra = "judge" if error.name in ("httpx2", "tenacity") else "train"
+        text = f"{error.name} is not installed; pip install 'strop[{extra}]'"
     typer.echo("error: " + text.replace("\n", "\n       "), err=True)
     sys.exit(2)
 
@@ -279,6 +280,99 @@ def chat(
             return None
 
     chat_with(model.removeprefix("model="), sampling, seed, ask=ask, say=typer.echo)
+
+
+@app.command()
+def verify(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="a reward: math, code, number, exact, choice, ...")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="rows with a completion and what it is checked by")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="the reward's settings, as column=gold")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object a completion")] = False,
+) -> None:
+    """Run a reward on the rows of a file.
+
+    One line a completion, in order: score, what was read as the answer, why. Unreadable rows score null.
+    """
+    from strop.recipes import verifying
+
+    reward = verifying.reward_of(kind, settings or [])
+    tally = verifying.Tally()
+    for judged in verifying.verify_file(file, reward):
+        tally.add(judged.verdict)
+        typer.echo(verifying.as_json(judged) if as_json else verifying.as_line(tally.num, judged))
+    typer.echo(str(tally), err=as_json)
+
+
+@app.command("lint-tasks")
+def lint_tasks(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="rows with tests of programs")],
+    timeout_s: Annotated[float, typer.Option(help="seconds of the processor that a test may take")] = 8.0,
+    unsafe_exec: Annotated[bool, typer.Option("--unsafe-exec", help="run programs even without isolation")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object a problem")] = False,
+) -> None:
+    """Find programming tasks that a cheat would pass.
+
+    Tries constants, echoes and visible answers, which must fail, and each row's reference, which must pass.
+    Exit code 1 where something is wrong.
+    """
+    from strop.rewards.code.isolation import Wanted, sandbox_of
+    from strop.rewards.code.lint import lint_file
+    from strop.rewards.code.worker import Limits
+
+    found = 0
+    sandbox = sandbox_of(Wanted(unsafe=unsafe_exec))
+    for problem in lint_file(file, sandbox, Limits(timeout_s=timeout_s, memory_mb=1024)):
+        found += 1
+        typer.echo(json.dumps(problem.to_json()) if as_json else f"{problem.row}: {problem.problem}")
+    typer.echo(f"{found} problems" if found else "no problems found", err=as_json)
+    raise typer.Exit(1 if found else 0)
+
+
+@app.command()
+def judge(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="two answers a row, and which is better")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="the judge, as backend.url=... backend.model=...")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a judge on rows whose better answer is known.
+
+    Accuracy, kappa, calibration, position bias, flips, by length; each with n and a 95 % interval.
+    As in: strop judge gold.jsonl backend.url=http://localhost:8000/v1 backend.model=my-judge
+    """
+    from strop.recipes import judging
+
+    quality = judging.judge_file(file, settings or [])
+    if as_json:
+        _print_json(quality.to_json())
+    else:
+        typer.echo(judging.as_text(quality))
+
+
+@app.command()
+def monitor(
+    run_dir: Annotated[Path | None, typer.Argument(metavar="RUN", help="a run directory")] = None,
+    before: Annotated[str | None, typer.Option(metavar="FILE", help="samples of the starting policy")] = None,
+    after: Annotated[str | None, typer.Option(metavar="FILE", help="samples of the trained one")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a run's monitor saw, or compare two files of samples.
+
+    Phrases taken up, length, repetition, and the held-out reward beside the trained one. Exit code 3 on an alarm.
+    """
+    from strop.recipes import observing
+
+    if (run_dir is None) == (before is None) or (before is None) != (after is None):
+        raise ValueError("name a run, as strop monitor RUN, or two files, as strop monitor --before A --after B")
+    seen = observing.of_run(run_dir) if run_dir else [observing.of_files(before or "", after or "")]
+    if as_json:
+        _print_json([s.to_json() for s in seen])
+    else:
+        typer.echo(observing.as_text(seen))
+    raise typer.Exit(observing.exit_code(seen))
 
 
 @app.command()

@@ -202,3 +202,31 @@ def test_another_reference_is_taken(tiny: Any, small_runs: Any, tmp_path: Path) 
     opening = next(row for row in small_runs.numbers(path) if row["stage"] == "second")
     assert abs(opening["rewards/chosen"]) > 1e-3
     assert opening["loss"] != pytest.approx(0.5, abs=1e-4)
+
+
+def test_soft_labels_and_margins_of_the_rows_are_read(tiny: Any, small_runs: Any, tmp_path: Path) -> None:
+    """At the reference a pair of probability q and margin m costs -q log sigmoid(-m) - (1 - q) log sigmoid(m)."""
+    rows = [json.loads(line) for line in Path(tiny.data("pairs")).read_text().splitlines()][:12]
+    told = [{"probability": 0.9, "margin": 0.5}, {"probability": 0.5, "margin": 0.0}]
+    file = tmp_path / "soft.jsonl"
+    file.write_text("".join(json.dumps({**row, **told[i % 2]}) + "\n" for i, row in enumerate(rows)))
+    soft = {"data": str(file), "training.eval_fraction": 0.0, "training.batch_size": 12, "training.steps": 1}
+    both = {"objective.soft_labels": True, "objective.margin": True}
+    path = run("dpo", tiny, tmp_path / "soft", **soft, **both)
+    first = 0.9 * math.log1p(math.exp(0.5)) + 0.1 * math.log1p(math.exp(-0.5))
+    assert small_runs.numbers(path)[0]["loss"] == pytest.approx((first + math.log(2)) / 2, rel=1e-5)
+    assert "that nothing reads" not in notes(small_runs, path)
+    plain = run("dpo", tiny, tmp_path / "plain", **soft)
+    assert small_runs.numbers(plain)[0]["loss"] == pytest.approx(math.log(2), rel=1e-5)
+    assert "12 of 12 rows have a probability that nothing reads; set objective.soft_labels=true" in notes(
+        small_runs, plain
+    )
+    with pytest.raises(ValueError, match="43 x no margin"):
+        run("dpo", tiny, tmp_path / "none", **both)
+
+
+def test_soft_labels_are_for_rows_and_not_for_pairs_sampled_on_the_way(tiny: Any, tmp_path: Path) -> None:
+    online = {"kind": "online", "name": "online", "model": tiny.path("base"), "data": tiny.data("prompts")}
+    objective = {"name": "dpo", "soft_labels": True}
+    with pytest.raises(ValueError, match="reads the rows' probability, which pairs sampled on the way do not have"):
+        strop.run({**online, "rewards": ["number"], "objective": objective, "runs": str(tmp_path)}, display="quiet")

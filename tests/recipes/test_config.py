@@ -122,6 +122,8 @@ def missing(recipe: Recipe) -> list[str]:
             pairs.append(f"{before}rewards=number")
         if "members" in stage.models and not stage.members:
             pairs.append(f"{before}members=[a, b]")
+        if stage.kind == "refresh":
+            pairs += [f"{before}policy=p", f"{before}old=pairs.jsonl"]
     return pairs
 
 
@@ -205,7 +207,7 @@ def test_an_unknown_key_is_said_with_file_line_path_and_the_nearest(tmp_path: Pa
         load_recipe(ref)
     assert str(caught.value) == (
         f"{ref}:11: stages[1].objective.betta: unknown; did you mean beta? "
-        "allowed: beta, label_smoothing, mask_formatting, name, nll_weight"
+        "allowed: beta, label_smoothing, margin, mask_formatting, name, nll_weight, soft_labels"
     )
 
 

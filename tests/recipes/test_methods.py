@@ -30,7 +30,7 @@ def test_every_recipe_of_one_stage_has_a_row_that_follows_its_needs(name: str) -
     method, stage = by_name()[name], resolve(name).stages[0]
     assert method.kinds == (stage.kind,) and method.description
     if not isinstance(stage, TrainingStage):
-        assert not method.trained
+        assert method.trained == (("reward model",) if stage.kind == "refresh" else ())
         return
     assert method.trained and method.cost
     asks = "ref_logprobs" in stage.objective.needs
@@ -56,6 +56,7 @@ def test_costs_are_those_of_the_formula() -> None:
     assert relative("grpo") == 8 * (2 + 6) / 6
     assert relative("grpo-deepseek") == 16 * (2 + 2 + 6) / 6
     assert relative("ppo") == (2 + 2 + 2 + 4 * 12) / 6  # decoding, reference, values, four passes of two models
+    assert relative("refresh") == (4 * 2 + 6 * 2 + 6 * 2) / 6  # four answers, a fresh pair and an old one
     assert relative("online-dpo") == 2 * (2 + 2 + 6) / 6
     assert relative("best-of-n") == 16 * 2 / 6 and relative("raft") == (16 * 2 + 6) / 6
 

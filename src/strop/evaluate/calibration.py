@@ -19,6 +19,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
+from strop.evaluate.ranks import spearman
 from strop.evaluate.statistics import CONFIDENCE, Measure, measure
 
 Floats = npt.NDArray[np.float64]
@@ -168,14 +169,6 @@ def _slope(moments: Floats, times: Floats) -> float:
     return float(across / along) if along > 0 else math.nan
 
 
-def spearman(x: Sequence[float], y: Sequence[float]) -> float:
-    """Rank correlation, ties at their mean rank; nan where one side is constant."""
-    a, b = _ranks(x), _ranks(y)
-    a, b = a - a.mean(), b - b.mean()
-    size = math.sqrt(float((a * a).sum() * (b * b).sum()))
-    return float((a * b).sum()) / size if size > 0 else math.nan
-
-
 def length_measures(scored: Sequence[Scored], *, seed: int = 0) -> dict[str, Measure]:
     """What a reward model makes of length, within prompts.
 
@@ -257,15 +250,6 @@ def resampled(statistic: Callable[[Floats], float], num_prompts: int, seed: int)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(known, (tail, 1 - tail))
     return Measure(value, min(value, float(low)), max(value, float(high)), num_prompts)
-
-
-def _ranks(values: Sequence[float]) -> Floats:
-    """Ranks from 0, equal values at their mean rank."""
-    data = np.asarray(values, np.float64)
-    _, where, counts = np.unique(data, return_inverse=True, return_counts=True)
-    ends = counts.cumsum()
-    ranks: Floats = (ends - (counts + 1) / 2)[where]
-    return ranks
 
 
 def _sigmoid(x: Floats) -> Floats:

@@ -15,7 +15,7 @@ from itertools import combinations
 from strop.data.encoded import EncodedGroup
 from strop.evaluate.statistics import Measure, measure
 from strop.model.forward import LanguageModel
-from strop.train.annotate import sequence_logprobs
+from strop.model.sequences import sequence_logprobs
 from strop.types import Group
 
 ByRow = tuple[tuple[float, ...], ...]

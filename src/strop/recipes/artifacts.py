@@ -11,19 +11,26 @@ recipe's seed that the world is made from.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from strop import __version__
 from strop.data.read import data_files, sha256
 from strop.model.adapter import base_of, is_adapter
+from strop.recipes.constitution import file_of
+from strop.recipes.monitor import Monitor
 from strop.recipes.settings import Data, Recipe, Stage
+from strop.rewards.gym import GYM, fingerprint
 
+ASKED = ("labeller", "critic")
+"""Settings that hold who is asked, which may name models as rewards do."""
 NO_NUMBERS = ("save_every", "keep", "log_every")
 """Training settings that do not change what is computed."""
 
@@ -54,9 +61,11 @@ def named(stage: Stage) -> Iterator[tuple[tuple[str | int, ...], str]]:
         data: Data | None = getattr(stage, key)
         if data is not None:
             yield from ((((key, "path")), path) for path in paths_of(data))
-    for index, reward in enumerate(rewards_of(stage)):
+    for path, reward in all_rewards_of(stage):
         for key in models_of_reward(reward):
-            yield from _texts(("rewards", index, key), getattr(reward, key))
+            yield from _texts((*path, *key.split(".")), attrgetter(key)(reward))
+    if (monitor := monitor_of(stage)) is not None and monitor.data is not None:
+        yield from ((("monitor", "data", "path"), path) for path in paths_of(monitor.data))
 
 
 def _texts(path: tuple[str | int, ...], value: object) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -71,26 +80,76 @@ def rewards_of(stage: Stage) -> tuple[Any, ...]:
     return getattr(stage, "rewards", ())
 
 
+def monitor_of(stage: Stage) -> Monitor | None:
+    """A stage's monitor; none where it has no such setting."""
+    found: Monitor | None = getattr(stage, "monitor", None)
+    return found
+
+
+def asked_by(stage: Stage) -> dict[str, Any]:
+    """Who else is asked: a stage's labeller and its critic, by setting."""
+    asked = {key: getattr(stage, key, None) for key in ASKED}
+    return {key: found for key, found in asked.items() if dataclasses.is_dataclass(found)}  # PPO's critic is a name
+
+
+def all_rewards_of(stage: Stage) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """A stage's rewards, those that its monitor holds out, and who else is asked, each with the path of its setting."""
+    yield from (((key,), found) for key, found in asked_by(stage).items())
+    yield from ((("rewards", index), reward) for index, reward in enumerate(rewards_of(stage)))
+    if (monitor := monitor_of(stage)) is not None:
+        yield from ((("monitor", "rewards", index), reward) for index, reward in enumerate(monitor.rewards))
+
+
+def names_data(stage: Stage, path: Sequence[str | int]) -> bool:
+    """Whether a name at this path of a stage is one of data, and not of a model."""
+    return path[0] in stage.datasets or tuple(path[:2]) == ("monitor", "data")
+
+
 def models_of_reward(reward: Any) -> tuple[str, ...]:
-    """The fields of a reward that name models; a class that reads models declares them in `models`."""
+    """The fields of a reward that name models; a class that reads models declares them in `models`.
+
+    A reward that holds another says `reward.path`.
+    """
     found: tuple[str, ...] = getattr(reward, "models", ())
     return found
 
 
+def resolved(stage: Stage, path_of: Callable[[str], str]) -> Stage:
+    """The stage with every name of a model in its rewards, in those of its monitor, and in who is asked, as a path."""
+    changed: dict[str, Any] = {key: _resolved((found,), path_of)[0] for key, found in asked_by(stage).items()}
+    if rewards_of(stage):
+        changed["rewards"] = resolved_rewards(stage, path_of)
+    if (monitor := monitor_of(stage)) is not None and monitor.rewards:
+        changed["monitor"] = dataclasses.replace(monitor, rewards=_resolved(monitor.rewards, path_of))
+    return dataclasses.replace(stage, **changed)
+
+
 def resolved_rewards(stage: Stage, path_of: Callable[[str], str]) -> tuple[Any, ...]:
     """The stage's rewards with every name of a model as a path."""
+    return _resolved(rewards_of(stage), path_of)
+
+
+def _resolved(rewards: Sequence[Any], path_of: Callable[[str], str]) -> tuple[Any, ...]:
 
     def at(value: Any) -> Any:
         return path_of(value) if isinstance(value, str) else tuple(map(path_of, value))
 
     return tuple(
-        dataclasses.replace(r, **{key: at(getattr(r, key)) for key in models_of_reward(r)}) for r in rewards_of(stage)
+        functools.reduce(lambda r, key: _replaced(r, key.split("."), at), models_of_reward(reward), reward)
+        for reward in rewards
     )
+
+
+def _replaced(settings: Any, path: Sequence[str], change: Callable[[Any], Any]) -> Any:
+    """Settings with the value at a path of fields changed."""
+    old = getattr(settings, path[0])
+    new = _replaced(old, path[1:], change) if path[1:] else change(old)
+    return dataclasses.replace(settings, **{path[0]: new})
 
 
 def models_of(recipe: Recipe, stage: Stage) -> dict[str, str]:
     """The models a stage reads, by setting (`model`, `reference`, `rewards.0.path`), as the recipe names them."""
-    found = {".".join(map(str, path)): text for path, text in named(stage) if path[0] not in stage.datasets}
+    found = {".".join(map(str, path)): text for path, text in named(stage) if not names_data(stage, path)}
     return {"model": model_of(recipe, stage), **found} if "model" in stage.models else found
 
 
@@ -102,7 +161,10 @@ def inputs_of(recipe: Recipe, stage: Stage) -> dict[str, str]:
 
 def sources_of(stage: Stage) -> dict[str, Data]:
     """A stage's data settings by key, those it has."""
-    return {key: data for key in stage.datasets if (data := getattr(stage, key)) is not None}
+    found = {key: data for key in stage.datasets if (data := getattr(stage, key)) is not None}
+    if (monitor := monitor_of(stage)) is not None and monitor.data is not None:
+        found["monitor.data"] = monitor.data
+    return found
 
 
 def paths_of(data: Data) -> tuple[str, ...]:
@@ -136,6 +198,8 @@ def hash_data(path: str, split: str, seed: int) -> str:
     """
     if path.startswith("world:"):
         return _hash_name(path, seed)
+    if path.startswith(GYM):
+        return _hash_text(fingerprint(path, seed))
     files = data_files(path, split)
     return sha256(files) if files else _hash_name(f"{path}:{split}", seed)
 
@@ -162,12 +226,29 @@ def hash_stage(stage: Stage, *, seed: int, device: str, precision: str, inputs: 
 
 
 def code_files(stage: Stage) -> Iterator[tuple[str, Path]]:
-    """The user's own files that a stage's rewards name as `file.py:function`, by setting."""
-    for index, reward in enumerate(rewards_of(stage)):
-        for field in dataclasses.fields(reward):
-            value = getattr(reward, field.name)
+    """The user's own files that a stage's rewards name as `file.py:function`, and its constitution, by setting."""
+    for key, value in _constitutions_of(stage):
+        yield key, file_of(value)
+    for path, reward in all_rewards_of(stage):
+        for key, value in _settings_of(reward, ".".join(map(str, path))):
             if isinstance(value, str) and ".py:" in value:
-                yield f"rewards.{index}.{field.name}", Path(value.rpartition(":")[0]).expanduser()
+                yield key, Path(value.rpartition(":")[0]).expanduser()
+
+
+def _constitutions_of(stage: Stage) -> Iterator[tuple[str, str]]:
+    for key, holder in (("constitution", stage), ("labeller.constitution", asked_by(stage).get("labeller"))):
+        if isinstance(found := getattr(holder, "constitution", None), str):
+            yield key, found
+
+
+def _settings_of(settings: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Every value below a settings dataclass with its path, through those that it holds."""
+    for field in dataclasses.fields(settings):
+        value, here = getattr(settings, field.name), f"{path}.{field.name}"
+        if dataclasses.is_dataclass(value):
+            yield from _settings_of(value, here)
+        else:
+            yield here, value
 
 
 def copy_tree(source: Path, target: Path) -> None:
@@ -189,9 +270,15 @@ def _numbers_only(stage: Stage) -> dict[str, Any]:
     for key in stage.datasets:
         if plain.get(key):
             plain[key].pop("path")
-    for reward, settings in zip(rewards_of(stage), plain.get("rewards", ()), strict=True):
+    for path, reward in all_rewards_of(stage):
+        settings: Any = plain
+        for step in path:
+            settings = settings[step]
         for key in models_of_reward(reward):
-            settings.pop(key)
+            *above, last = key.split(".")
+            functools.reduce(lambda held, name: held[name], above, settings).pop(last)
+    if (monitor := monitor_of(stage)) is not None and monitor.data is not None:
+        plain["monitor"]["data"].pop("path")
     for key in NO_NUMBERS:
         plain.get("training", {}).pop(key, None)
     return plain

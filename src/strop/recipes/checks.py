@@ -10,7 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from strop.recipes.artifacts import named, own_model
+from strop.recipes.artifacts import named, names_data, own_model
+from strop.recipes.monitor import Monitor
 from strop.recipes.parts import Found, at_least, sampling_problems, training_problems
 from strop.recipes.plain import RECIPE_KEYS
 from strop.recipes.settings import Data, Sampling, Stage, Training
@@ -19,7 +20,7 @@ from strop.recipes.yaml12 import Path
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
 RESERVED = (*RECIPE_KEYS, "stages")
 DEVICES = ("auto", "cpu", "cuda")
-JUDGES = ("reward", "calibrate", "process")
+JUDGES = ("reward", "calibrate", "refresh", "process")
 """Stages whose models score answers: behind them a stage without a model starts from the recipe's, as before them."""
 
 
@@ -86,6 +87,8 @@ def _stage(stage: Stage) -> Found:
             yield from _below(field.name, training_problems(value))
         if isinstance(value, Sampling):
             yield from _below(field.name, sampling_problems(value))
+        if isinstance(value, Monitor):
+            yield from _below(field.name, value.problems())
     yield from _data(stage)
 
 
@@ -117,7 +120,7 @@ def _references(tree: Mapping[str, Any], stages: Sequence[Stage | None], index: 
             yield ("model",), f"is missing; name it, as {hint}"
     for path, value in named(stage):
         name = value.removeprefix("@")
-        need = "samples" if path[0] in stage.datasets else "model"
+        need = "samples" if names_data(stage, path) else "model"
         if not value.startswith("@"):
             continue
         if name in earlier and need not in earlier[name].leaves:

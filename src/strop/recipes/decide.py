@@ -273,9 +273,20 @@ def _groups(seen: Quality, means: Means, dataset: Dataset) -> Advice:
     )
 
 
+def _compared(seen: Quality, means: Means, dataset: Dataset) -> Advice:
+    return Advice(
+        "label-people",
+        "two answers a prompt in no order: what people said makes pairs with soft labels, for dpo and reward",
+        findings=tuple(_of_texts(seen)),
+        runner_up=("label-judge", "if few rows say who wins; where they do, it tells how far judge and people agree"),
+        changes=("columns chosen and rejected would go straight to dpo",),
+    )
+
+
 _BY_KIND: Mapping[str, Callable[[Quality, Means, Dataset], Advice]] = {
     "preference": _pairs,
     "ranking": _pairs,
+    "comparison": _compared,
     "unpaired_preference": _unpaired,
     "prompt_completion": _texts,
     "language_modeling": _texts,

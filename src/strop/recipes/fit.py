@@ -21,12 +21,15 @@ from strop.model.adapter import layers_of
 from strop.model.adapter_files import merge, save_adapter
 from strop.recipes.context import Context, Interrupted, StageResult
 from strop.recipes.settings import Training, TrainingStage
+from strop.recipes.watching import Ending, Monitoring
 from strop.train import checkpoint
 from strop.train.checkpoint import Carried
 from strop.train.learner import Learner
 from strop.train.loop import Annotate, Packing, Passes, Update, train
 from strop.train.memory import peak_memory_mb
 
+BEST = "best"
+"""The folder of the model that the monitor would roll back to."""
 CLOSING_STEPS = 10
 """A stage's closing training figures are means over its last steps."""
 IDLE_STEPS = 5
@@ -68,6 +71,7 @@ class Job:
         check_first: looks at the metrics of the very first optimizer step, and raises if they
             cannot be right.
         begin: words for the start block.
+        monitor: looks at samples as training goes on, and may end it.
     """
 
     context: Context
@@ -84,6 +88,7 @@ class Job:
     annotations: tuple[Annotate, ...] = ()
     carried: Mapping[str, Carried] = field(default_factory=dict)
     finish: Callable[[], Finished] | None = None
+    monitor: Monitoring | None = None
     phases: dict[str, float] = field(default_factory=dict)
     num_tokens: int = 0
     checked: bool = False
@@ -107,13 +112,16 @@ def fit(job: Job) -> StageResult:
 
     Raises: Interrupted after saving, once a stop was asked for.
     """
-    start = _resume(job)
+    start = done = _resume(job)
     _introduce(job)
     if start == 0 and job.evaluate is not None:
         job.before = _evaluate(job, 0)
+    if start == 0:
+        _monitor(job, 0)
+    steps = start if _ending(job) else job.steps  # one that had ended is only exported
     job.context.phase("training")
     loop = train(
-        job.learners, job.source, steps=job.steps, start=start,
+        job.learners, job.source, steps=steps, start=start,
         annotations=job.annotations, packing=job.packing, passes=job.passes,
     )  # fmt: skip
     for update in loop:
@@ -121,19 +129,69 @@ def fit(job: Job) -> StageResult:
         done = update.step + 1
         if done < job.steps and job.training.eval_every and done % job.training.eval_every == 0 and job.evaluate:
             _evaluate(job, done)
+        if done < job.steps:
+            _monitor(job, done)
+        ending = _ending(job)
         stopping = job.context.should_stop()
-        if stopping or (job.training.save_every and done % job.training.save_every == 0 and done < job.steps):
+        if stopping or ending or (job.training.save_every and done % job.training.save_every == 0 and done < job.steps):
             _save(job, done)
         if stopping:
             raise Interrupted
-    after = _evaluate(job, job.steps) if job.evaluate is not None else {}
+        if ending:
+            break
+    after = _evaluate(job, done) if job.evaluate is not None and not _ending(job) else {}
+    if done == job.steps:
+        _monitor(job, done)
+    after = _closed(job, done, after)
     artifacts = _export(job)
     figures, more = job.finish() if job.finish is not None else ({}, {})
+    watched = job.monitor.figures() if job.monitor is not None else {}
     return StageResult(
-        metrics={**_closing(job), **_changes(job.before, after), **figures},
+        metrics={**_closing(job), **_changes(job.before, after), **watched, **figures},
         artifacts={**artifacts, **more},
         phases=dict(job.phases),
     )
+
+
+def _monitor(job: Job, done: int) -> None:
+    """Let the monitor look where it is due, and keep the model of its best evaluation where that is asked for."""
+    monitor = job.monitor
+    if monitor is None or not monitor.due(done) or done in monitor.seen:
+        return
+    job.context.phase("evaluating")
+    began = time.perf_counter()
+    with torch.no_grad():
+        is_best = monitor.observe(done)
+    _spent(job, "monitoring", time.perf_counter() - began)
+    if is_best and monitor.settings.keeps_best:
+        parts = {_parts(learner)[0]: _changing(learner.model.module) for learner in job.learners}
+        checkpoint.save(job.context.stage_dir / BEST, done, parts, {}, keep=2)
+    job.context.phase("training")
+
+
+def _ending(job: Job) -> Ending:
+    return job.monitor.ending if job.monitor is not None else ""
+
+
+def _closed(job: Job, done: int, after: dict[str, Measure]) -> dict[str, Measure]:
+    """Say that the monitor ended the stage, put the best model back where it is to; the figures of what is left."""
+    ending = _ending(job)
+    if not ending:
+        return after
+    if ending == "rollback":
+        done = _roll_back(job)
+    text = f"the monitor ended the stage; the model is that of step {done}"
+    job.context.event("note", text, step=done)
+    return _evaluate(job, done) if job.evaluate is not None else {}
+
+
+def _roll_back(job: Job) -> int:
+    """Put the weights of the monitor's best evaluation back; their step."""
+    found = checkpoint.load(job.context.stage_dir / BEST, lambda text: job.context.event("alarm", text))
+    assert found is not None, "the first evaluation is the best so far, so there is one"
+    for learner in job.learners:
+        _load_weights(learner.model.module, found.tensors[_parts(learner)[0]])
+    return found.step
 
 
 def _introduce(job: Job) -> None:
@@ -232,7 +290,7 @@ def _resume(job: Job) -> int:
         learner.optimizer.load_state_dict(checkpoint.unflatten_optimizer(optimizer, state["optimizer"]))
         learner.updates, learner.skipped = int(state["updates"]), int(state["skipped"])
         learner.skipped_in_a_row = int(state["skipped_in_a_row"])
-    for name, carried in job.carried.items():
+    for name, carried in _carried(job).items():
         carried.restore(found.tensors.get(f"carried-{name}", {}), found.state["carried"][name])
     job.num_tokens = int(found.state["num_tokens"])
     job.checked = job.learner.updates > 0
@@ -242,6 +300,11 @@ def _resume(job: Job) -> int:
     job.recent.extend(found.state["recent"])
     job.context.rewind(found.step)
     return found.step
+
+
+def _carried(job: Job) -> Mapping[str, Carried]:
+    """What a checkpoint holds besides the learners, the monitor's memory among it."""
+    return job.carried if job.monitor is None else {**job.carried, "monitor": job.monitor}
 
 
 def _load_weights(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -267,10 +330,10 @@ def _save(job: Job, step: int) -> None:
         parts.update(zip(_parts(learner), (_changing(learner.model.module), tensors), strict=True))
         counts = {"updates": learner.updates, "skipped": learner.skipped, "skipped_in_a_row": learner.skipped_in_a_row}
         learners.append({"optimizer": plain, **counts})
-    parts.update({f"carried-{name}": found for name, c in job.carried.items() if (found := c.tensors())})
+    parts.update({f"carried-{name}": found for name, c in _carried(job).items() if (found := c.tensors())})
     state: dict[str, Any] = {
         "learners": learners,
-        "carried": {name: dict(c.plain()) for name, c in job.carried.items()},
+        "carried": {name: dict(c.plain()) for name, c in _carried(job).items()},
         "num_tokens": job.num_tokens,
         "idle": job.idle,
         "idle_in_a_row": job.idle_in_a_row,

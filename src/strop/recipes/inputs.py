@@ -11,11 +11,12 @@ import numpy as np
 
 from strop.data.chat import Chat
 from strop.data.encoded import EncodedGroup
-from strop.data.formats import load_dataset
+from strop.data.formats import Dataset, load_dataset
 from strop.recipes.arithmetic import num_held_out
 from strop.recipes.context import Context
 from strop.recipes.preflight import wrong_kind
 from strop.recipes.settings import Data, Stage, Training
+from strop.rewards.gym import sized
 from strop.types import Group
 
 
@@ -78,16 +79,25 @@ def load_groups(data: Data, context: Context) -> Loaded:
 
     Raises: ValueError if nothing can be used, or the stage can do nothing with rows of their kind.
     """
+    return _read(data, context, lambda found: wrong_kind(context.stage, found))
+
+
+def read_groups(data: Data, context: Context) -> Loaded:
+    """The same for rows of which only the prompts are wanted, so that any kind will do."""
+    return _read(data, context, lambda found: "")
+
+
+def _read(data: Data, context: Context, fault: Callable[[Dataset], str]) -> Loaded:
     named = (data.path,) if isinstance(data.path, str) else data.path
     found = load_dataset(
-        [context.resolve_data(path) for path in named],
+        [context.resolve_data(sized(path, data.limit)) for path in named],
         kind=data.kind,
         columns=data.columns,
         split=data.split,
         limit=data.limit,
         system=data.system,
     )
-    if trouble := wrong_kind(context.stage, found):
+    if trouble := fault(found):
         raise ValueError(f"{', '.join(named)}: {trouble}")
     for reason, count in found.dropped.items():
         first = found.examples[reason].removesuffix(f": {reason}")

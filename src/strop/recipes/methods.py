@@ -23,6 +23,7 @@ from strop.recipes.settings import (
     PPOStage,
     ProcessStage,
     Recipe,
+    RefreshStage,
     RewardStage,
     RLStage,
     SampleStage,
@@ -122,11 +123,13 @@ def samples_of(stage: Stage) -> int:
         return stage.num_generations
     if isinstance(stage, SearchStage):
         return stage.method.num_samples if isinstance(stage.method, BestOfN) else stage.method.width
-    return stage.num_samples if isinstance(stage, SampleStage | StepsStage) else 0
+    return stage.num_samples if isinstance(stage, SampleStage | StepsStage | RefreshStage) else 0
 
 
 def trained_of(stage: Stage) -> tuple[str, ...]:
     """Models that learn."""
+    if isinstance(stage, RefreshStage):
+        return ("reward model",)
     if not isinstance(stage, TrainingStage):
         return ()
     if isinstance(stage, RewardStage | ProcessStage):
@@ -135,7 +138,9 @@ def trained_of(stage: Stage) -> tuple[str, ...]:
 
 
 def frozen_of(stage: Stage) -> tuple[str, ...]:
-    """Models held beside them."""
+    """Models held beside them; a refresh lets its policy go before the reward model is loaded."""
+    if isinstance(stage, RefreshStage):
+        return ()
     if isinstance(stage, TrainingStage):
         return ("reference",) if holds_reference(stage) else ()
     return ("model",) if "model" in stage.models else ()
@@ -164,6 +169,8 @@ def cost_of(stage: Stage) -> float | None:
     if isinstance(stage, StepsStage):
         return None
     decoding = FORWARD * samples_of(stage)
+    if isinstance(stage, RefreshStage):  # a pair of each prompt, and old pairs beside it
+        return decoding + TRAINING * 2 / (1 - stage.old_share)
     if not isinstance(stage, TrainingStage):
         return decoding
     trained = _trained_answers(stage)

@@ -20,6 +20,8 @@ Found = Iterator[tuple[tuple[str | int, ...], str]]
 
 TEXTS = ("language_modeling", "prompt_completion")
 PAIRS = ("preference", "ranking")
+ROW_NUMBERS = frozenset({"margin", "probability"})
+"""Columns of a comparison that an objective may read: how far apart the answers are, P(the first is better)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +30,8 @@ class Data:
 
     Attributes:
         path: a file (.jsonl, .json, .csv, .parquet, each also .gz), a folder, several, a
-            `datasets` path, `@stage`, or `world:NAME` for the embedded world.
+            `datasets` path, `@stage`, `world:NAME` for the embedded world, or `gym:NAME` for a
+            generator of reasoning-gym (`gym:leg_counting?max_animals=5&seed=1`).
         kind: the row shape; detected and said when null.
         columns: our column name -> the file's.
         split: of a `datasets` path.

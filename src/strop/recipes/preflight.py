@@ -14,6 +14,7 @@ from strop.model.adapter import base_of, is_adapter
 from strop.recipes import artifacts
 from strop.recipes.parts import PAIRS, TEXTS
 from strop.recipes.settings import Data, EvaluateStage, Recipe, Stage
+from strop.rewards.gym import GYM, check_gym
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 
@@ -66,25 +67,28 @@ def _stage(recipe: Recipe, stage: Stage) -> Iterator[str]:
         if not named.startswith(("@", "world:")) and (trouble := check_model(named)):
             yield f"{stage.name}.{key}: {trouble}"
     for key, data in artifacts.sources_of(stage).items():
-        yield from (f"{stage.name}.{key}: {trouble}" for trouble in _data(stage, data))
+        takes = stage if key in stage.datasets else None  # a monitor's data are prompts, of rows of any kind
+        yield from (f"{stage.name}.{key}: {trouble}" for trouble in _data(takes, data))
     for key, file in artifacts.code_files(stage):
         if not file.is_file():
             yield f"{stage.name}.{key}: {file}: no such file"
 
 
-def _data(stage: Stage, data: Data) -> list[str]:
+def _data(stage: Stage | None, data: Data) -> list[str]:
     """What is wrong with data, by its files and the first rows; what other libraries read is left to them."""
     paths = artifacts.paths_of(data)
-    if any(path.startswith(("@", "world:")) for path in paths):
-        return []
     try:
+        if made := [path for path in paths if path.startswith(GYM)]:
+            check_gym(made)
+        if any(path.startswith(("@", "world:", GYM)) for path in paths):
+            return []
         local = [bool(data_files(path, data.split)) for path in paths]
         if not all(local):
             return []
         found = load_dataset(paths, kind=data.kind, columns=data.columns, split=data.split, limit=1, system=data.system)
     except ValueError as error:
         return [str(error)]
-    return [trouble] if (trouble := wrong_kind(stage, found)) else []
+    return [trouble] if stage is not None and (trouble := wrong_kind(stage, found)) else []
 
 
 def wrong_kind(stage: Stage, found: Dataset) -> str:

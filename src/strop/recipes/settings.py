@@ -14,10 +14,13 @@ from typing import Literal
 from strop.recipes.kinds.average import AverageStage
 from strop.recipes.kinds.calibrate import CalibrateStage
 from strop.recipes.kinds.evaluate import EvaluateStage
+from strop.recipes.kinds.label import LabelStage
 from strop.recipes.kinds.online import OnlineStage
 from strop.recipes.kinds.ppo import PPOStage
 from strop.recipes.kinds.preference import PreferenceStage
 from strop.recipes.kinds.process import ProcessStage
+from strop.recipes.kinds.refresh import RefreshStage
+from strop.recipes.kinds.revise import ReviseStage
 from strop.recipes.kinds.reward import RewardStage
 from strop.recipes.kinds.rl import RLStage
 from strop.recipes.kinds.sample import SampleStage
@@ -34,6 +37,7 @@ Stage = (
     | PreferenceStage
     | UnpairedStage
     | RewardStage
+    | RefreshStage
     | ProcessStage
     | RLStage
     | PPOStage
@@ -41,6 +45,8 @@ Stage = (
     | SampleStage
     | ScoreStage
     | SelectStage
+    | LabelStage
+    | ReviseStage
     | StepsStage
     | SearchStage
     | AverageStage
@@ -85,6 +91,7 @@ __all__ = [
     "CalibrateStage",
     "Data",
     "EvaluateStage",
+    "LabelStage",
     "OnPolicyStage",
     "OnlineStage",
     "PPOStage",
@@ -92,6 +99,8 @@ __all__ = [
     "ProcessStage",
     "RLStage",
     "Recipe",
+    "RefreshStage",
+    "ReviseStage",
     "RewardStage",
     "SFTStage",
     "SampleStage",

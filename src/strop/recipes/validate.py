@@ -17,6 +17,7 @@ from strop.recipes.kinds.ppo import SHARED
 from strop.recipes.methods import holds_reference
 from strop.recipes.preflight import wrong_kind
 from strop.recipes.settings import Data, OnPolicyStage, PPOStage, Recipe, Stage, TrainingStage
+from strop.rewards.gym import GYM, resolve_gym, sized
 from strop.types import Group, content_to_json
 from strop.world.write import resolve
 
@@ -43,7 +44,7 @@ def _stage(recipe: Recipe, stage: Stage, world: Path) -> dict[str, Any]:
             out["data"][key] = {"path": data.path, "text": "left by an earlier stage, so not known yet"}
             continue
         found = load(data, world, recipe.seed)
-        if trouble := wrong_kind(stage, found):
+        if key in stage.datasets and (trouble := wrong_kind(stage, found)):
             raise ValueError(f"{stage.name}.{key}: {trouble}")
         out["data"][key] = {"path": data.path, **_counts(found), "lengths": lengths(found.groups, folder)}
         num_rows = len(found.groups) if key == "data" else num_rows
@@ -55,7 +56,8 @@ def _stage(recipe: Recipe, stage: Stage, world: Path) -> dict[str, Any]:
 
 def load(data: Data, world: Path, seed: int) -> Dataset:
     """The rows that a data setting names; the embedded world is written into `world` when it is named."""
-    paths = [resolve(path, world, seed) for path in artifacts.paths_of(data)]
+    named = [sized(path, data.limit) for path in artifacts.paths_of(data)]
+    paths = [resolve_gym(p, world, seed) if p.startswith(GYM) else resolve(p, world, seed) for p in named]
     return load_dataset(
         paths, kind=data.kind, columns=data.columns, split=data.split, limit=data.limit, system=data.system
     )

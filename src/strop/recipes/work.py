@@ -23,9 +23,10 @@ from strop.recipes.context import Context, Interrupted, StageResult
 from strop.recipes.display import Display
 from strop.recipes.ending import story
 from strop.recipes.journal import Journal, finite, read_json
-from strop.recipes.settings import Recipe, Stage, TrainingStage
+from strop.recipes.settings import Recipe, RefreshStage, Stage, TrainingStage
 from strop.recipes.trouble import explain
 from strop.recipes.words import duration
+from strop.rewards.gym import GYM, resolve_gym
 from strop.train.metrics import State, write_json
 from strop.world.write import resolve
 
@@ -185,14 +186,16 @@ class Work:
             resolve_data=lambda text: self.path_of(text, "samples"),
             journal=self.journal,
             display=self.display,
-            log_every=stage.training.log_every if isinstance(stage, TrainingStage) else 1,
+            log_every=stage.training.log_every if isinstance(stage, TrainingStage | RefreshStage) else 1,
         )
 
     def path_of(self, text: str, kind: str = "model") -> str:
-        """`@name` as the path of that stage's artifact, `world:NAME` as a file of the run's own world.
+        """`@name` as the path of that stage's artifact, `world:NAME` and `gym:NAME` as a file that is made.
 
         Any other text unchanged. Raises: ValueError if there is no such thing.
         """
+        if text.startswith(GYM):
+            return resolve_gym(text, self.run_dir / "gym", self.recipe.seed)
         if not text.startswith("@"):
             return resolve(text, self.run_dir / "world", self.recipe.seed)
         stage = next(s for s in self.done if s["name"] == text[1:])
@@ -204,7 +207,7 @@ class Work:
     def _input_hashes(self, stage: Stage) -> dict[str, str]:
         found = {}
         for key, text in artifacts.inputs_of(self.recipe, stage).items():
-            if key not in stage.datasets:
+            if key not in artifacts.sources_of(stage):
                 found[key] = self._hash_named(text, "model") or artifacts.hash_model(text, self.recipe.seed)
         for key, data in artifacts.sources_of(stage).items():
             for place, path in enumerate(artifacts.paths_of(data)):

@@ -108,7 +108,9 @@ class RewardModel:
         found = combined([row.scores for row in rows], [m.known for m in members], self.combine, self.std_weight)
         reasons = [next((why for why in said if why), "") for said in zip(*(row.reasons for row in rows), strict=True)]
         return [
-            Verdict(f.score, why if f.score is None else f"members lie {f.spread:.3g} apart")
+            Verdict(f.score, why)
+            if f.score is None
+            else Verdict(f.score, f"members lie {f.spread:.3g} apart", facts={"std": f.spread})
             for f, why in zip(found, reasons, strict=True)
         ]
 

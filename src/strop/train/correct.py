@@ -9,8 +9,8 @@ import numpy as np
 
 from strop.data.encoded import EncodedGroup
 from strop.model.forward import Model
+from strop.model.sequences import sequence_logprobs
 from strop.rollout.corrections import Correction, Numbers, mismatch_metrics
-from strop.train.annotate import sequence_logprobs
 from strop.train.crediting import trained_numbers, with_numbers
 
 

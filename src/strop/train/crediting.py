@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from strop import dist
 from strop.batch import Batch
 from strop.data.encoded import EncodedGroup, EncodedSequence
+from strop.model.sequences import sequence_numbers
 from strop.token_credit import (
     GAE,
     Numbers,
@@ -26,7 +27,7 @@ from strop.token_credit import (
     kl_shaped_rewards,
     terminal_reward,
 )
-from strop.train.annotate import sequence_numbers, spread, trained_ids
+from strop.train.annotate import spread, trained_ids
 from strop.train.control import KLControl
 
 if TYPE_CHECKING:

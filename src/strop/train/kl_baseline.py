@@ -16,7 +16,7 @@ import numpy as np
 from strop import dist
 from strop.data.encoded import EncodedGroup, EncodedSequence
 from strop.model.forward import Model
-from strop.train.annotate import sequence_logprobs
+from strop.model.sequences import sequence_logprobs
 
 ROW = "row"
 """Group column: the row's number, which `KLBaseline` takes off again."""

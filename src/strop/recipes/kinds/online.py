@@ -8,7 +8,9 @@ from typing import ClassVar, Literal
 from strop.model.adapter import LoRA
 from strop.objectives import DPO
 from strop.recipes.kinds.preference import PreferenceObjective
+from strop.recipes.monitor import Monitor
 from strop.recipes.parts import (
+    ROW_NUMBERS,
     Data,
     Found,
     Optimizer,
@@ -47,6 +49,7 @@ class OnlineStage:
     reference: str | None = None
     data: Data | None = None
     eval_data: Data | None = None
+    monitor: Monitor | None = None
     rewards: tuple[RewardSettings, ...] = ()
     num_generations: int = 2
     missing_eos_penalty: float = 1.0
@@ -64,5 +67,8 @@ class OnlineStage:
         yield from at_least(self, ("missing_eos_penalty", "min_margin"), 0)
         why = f"{self.objective.name} has no reference in its loss"
         yield from reference_problems(self.reference, read="ref_logprobs" in self.objective.needs, why=why)
+        if read := self.objective.needs & ROW_NUMBERS:
+            text = f"reads the rows' {' and '.join(sorted(read))}, which pairs sampled on the way do not have"
+            yield ("objective",), f"{text}; leave soft_labels and margin out"
         yield from rewards_problems(self.rewards, needed="a stage of kind online")
         yield from on_policy_problems(self.sampling)

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from strop.model.adapter import LoRA
 from strop.objectives import PPO, ClippedValue
+from strop.recipes.monitor import Monitor
 from strop.recipes.parts import (
     Data,
     Found,
@@ -66,6 +67,7 @@ class PPOStage:
     critic: str | None = None
     data: Data | None = None
     eval_data: Data | None = None
+    monitor: Monitor | None = None
     rewards: tuple[RewardSettings, ...] = ()
     reward_clip: float | None = 5.0
     missing_eos_penalty: float = 1.0

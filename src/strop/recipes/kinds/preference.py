@@ -23,6 +23,7 @@ from strop.objectives import (
     SimPO,
     SLiC,
 )
+from strop.recipes.monitor import Monitor
 from strop.recipes.parts import PAIRS, Data, Found, Optimizer, Schedule, Training, reference_problems
 from strop.train.optim import AdamW, Linear
 
@@ -64,6 +65,7 @@ class PreferenceStage:
     reference: str | None = None
     data: Data | None = None
     eval_data: Data | None = None
+    monitor: Monitor | None = None
     adapter: LoRA | None = None
     objective: PreferenceObjective = DPO()
     optimizer: Optimizer = AdamW(lr=5e-7)

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from strop.credit import GroupRelative, LeaveOneOut, ProcessRelative
 from strop.model.adapter import LoRA
 from strop.objectives import CISPO, DPPO, GRPO, GSPO, RLOO, GSPOToken
+from strop.recipes.monitor import Monitor
 from strop.recipes.parts import (
     Data,
     Found,
@@ -60,6 +61,7 @@ class RLStage:
     reference: str | None = None
     data: Data | None = None
     eval_data: Data | None = None
+    monitor: Monitor | None = None
     rewards: tuple[RewardSettings, ...] = ()
     num_generations: int = 8
     passes: int = 1

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from strop.model.adapter import LoRA
 from strop.objectives import KTO, ImplicitPRM
+from strop.recipes.monitor import Monitor
 from strop.recipes.parts import Data, Found, Optimizer, Schedule, Training
 from strop.train.optim import AdamW, Linear
 
@@ -34,6 +35,7 @@ class UnpairedStage:
     reference: str | None = None
     data: Data | None = None
     eval_data: Data | None = None
+    monitor: Monitor | None = None
     adapter: LoRA | None = None
     objective: UnpairedObjective = KTO()
     optimizer: Optimizer = AdamW(lr=5e-7)

@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 
 from strop import dist
-from strop.recipes.artifacts import resolved_rewards, rewards_of
+from strop.recipes.artifacts import resolved
 from strop.recipes.context import Context, StageResult
 from strop.recipes.settings import Stage
 from strop.train.memory import keep_freed_pages, peak_memory_mb
@@ -30,8 +30,7 @@ def execute(stage: Stage, context: Context) -> StageResult:
     if context.recipe.threads is not None:
         torch.set_num_threads(context.recipe.threads)
     dist.start()
-    if rewards_of(stage):
-        stage = replace(stage, rewards=resolved_rewards(stage, context.resolve))  # type: ignore[arg-type]
+    stage = resolved(stage, context.resolve)
     result: StageResult = importlib.import_module(f"{__name__}.{stage.kind}").run(stage, context)
     return replace(result, seconds=time.perf_counter() - began, peak_memory_mb=_peak_mb())
 

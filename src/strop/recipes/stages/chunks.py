@@ -18,15 +18,15 @@ Work = Callable[[Sequence[Group], int], tuple[Sequence[Group], dict[str, float]]
 """A chunk of groups, and the place of its first, to the finished groups and what was measured."""
 
 
-def in_chunks(groups: Sequence[Group], size: int, work: Work, context: Context) -> list[Group]:
-    """What `work` makes of groups, `size` at a time, written to samples.jsonl in the stage's folder.
+def in_chunks(groups: Sequence[Group], size: int, work: Work, context: Context, name: str = FILE) -> list[Group]:
+    """What `work` makes of groups, `size` at a time, written to a file in the stage's folder.
 
     Chunks that stand in the file already are not done again. What comes back is what the file says,
     so that a resumed stage gives the figures of the unbroken one.
 
     Raises: Interrupted between two chunks, once a stop was asked for.
     """
-    file = context.stage_dir / FILE
+    file = context.stage_dir / name
     done = _written(file, size, len(groups))
     context.rewind(-(-len(done) // size))
     steps = -(-len(groups) // size)

@@ -24,6 +24,7 @@ from strop.recipes.context import Context, StageResult
 from strop.recipes.fit import Finished, Job, fit
 from strop.recipes.inputs import Loaded, Prompts, Split, load_groups, rows_of
 from strop.recipes.settings import Data, OnPolicyStage, PreferenceStage, Sampling, TrainingStage, UnpairedStage
+from strop.recipes.watching import Monitoring
 from strop.rewards import score
 from strop.rollout.rollouts import Sampler
 from strop.rollout.sampler import Sampled, sample
@@ -31,6 +32,7 @@ from strop.train.annotate import Reference
 from strop.train.learner import Learner
 from strop.train.loop import Annotate, Packing, Passes, annotated
 from strop.train.refcache import ReferenceCache, model_hash, module_hash
+from strop.types import Group
 
 Check = Callable[[dict[str, float]], None]
 """Looks at the first optimizer step's metrics, and raises if they cannot be right."""
@@ -81,6 +83,7 @@ def fit_fixed(
     annotations: tuple[Annotate, ...] = (),
     check_first: Check | None = None,
     finish: Callable[[], Finished] | None = None,
+    monitor: Monitoring | None = None,
 ) -> StageResult:
     """Train on rows that stand in a file."""
     assert stage.data is not None
@@ -106,6 +109,7 @@ def fit_fixed(
         begin={"data": split.data.said, "held out": rows_of(len(split.held_out)), "batch": arithmetic(stage, steps)},
         annotations=annotations,
         finish=finish,
+        monitor=monitor,
     )
     return replace(fit(job), data={**split.data.summary, "held_out": len(split.held_out)})
 
@@ -270,15 +274,22 @@ def num_positions(model: LanguageModel) -> int:
 
 
 def sampled_measures(
-    stage: OnPolicyStage, context: Context, chat: Chat, prompts: Prompts, model: LanguageModel
+    stage: OnPolicyStage,
+    context: Context,
+    chat: Chat,
+    prompts: Prompts,
+    model: LanguageModel,
+    *,
+    keep: Callable[[Sequence[Group]], None],
 ) -> dict[str, Measure]:
-    """Greedy answers to held-out prompts, scored by the stage's rewards."""
+    """Greedy answers to held-out prompts, scored by the stage's rewards; `keep` is given them, too."""
     greedy = replace(stage.sampling, temperature=0.0)
     draw = sampler(model, chat, greedy, context.seed, 1)
     scores = partial(score, rewards=stage.rewards)
     found = evaluate_samples(prompts.groups, prompts.ids, draw, chat.decode, scores, context.phase)
     write_groups(context.stage_dir / "samples.jsonl", found.groups)
     context.samples(0, found.groups)
+    keep(found.groups)
     return found.measures(1, seed=context.recipe.seed)
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +17,7 @@ from strop.model.scoring import Scorer
 from strop.recipes.context import Context
 from strop.recipes.inputs import load_groups, rows_of
 from strop.recipes.settings import Data
+from strop.recipes.stages.columns import with_numbers
 from strop.rewards.scale import Figures, figures_of
 from strop.types import Group
 
@@ -57,24 +56,7 @@ class Comparisons(WholeChat):
             return f"{len(encoded.sequences)} answers where the objective compares two (all_pairs ranks more)"
         if max(Counter(s.ids for s in encoded.sequences).values()) > 1:
             return "identical tokens"
-        taken: dict[str, float] = {}
-        for name in self.columns:
-            value = _number(name, group.row.get(name))
-            if isinstance(value, str):
-                return value
-            taken[name] = value
-        return replace(encoded, columns=taken)
-
-
-def _number(name: str, value: Any) -> float | str:
-    """A row's number, or what is wrong with it."""
-    if value is None:
-        return f"no {name}"
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return f"{name} is no number"
-    if name == "probability" and not 0 <= value <= 1:
-        return "probability is not in [0, 1]"
-    return float(value)
+        return with_numbers(group, encoded, self.columns)
 
 
 def padding(tokenizer: PreTrainedTokenizerBase, chat: WholeChat) -> int | None:

@@ -12,7 +12,7 @@ from strop.objectives import Objective
 from strop.recipes.arithmetic import num_steps
 from strop.recipes.context import Context, StageResult
 from strop.recipes.fit import Job, fit
-from strop.recipes.inputs import load_groups, prompts_of
+from strop.recipes.inputs import prompts_of
 from strop.recipes.settings import OnlineStage
 from strop.recipes.stages.common import (
     arithmetic,
@@ -22,9 +22,9 @@ from strop.recipes.stages.common import (
     open_training,
     packing_of,
     reference_of,
-    sampled_measures,
     sampler,
 )
+from strop.recipes.stages.monitoring import looks_of
 from strop.rewards import load_rewards, score
 from strop.rollout.pairs import BestAndWorst
 from strop.rollout.rollouts import Rollouts
@@ -87,10 +87,8 @@ def run(stage: OnlineStage, context: Context) -> StageResult:
         num_generations=stage.num_generations,
         seed=context.seed,
     )
-    evaluation = None
-    if stage.eval_data is not None:
-        held_out = prompts_of(load_groups(stage.eval_data, context).groups, chat, budget, context)
-        evaluation = partial(sampled_measures, stage, context, chat, held_out, model)
+    annotations = _annotations(stage, context, model, chat)
+    looks = looks_of(stage, context, chat, model, data.groups, steps, annotations)
     objective = OnPolicy(stage.objective)
     job = Job(
         context=context,
@@ -101,10 +99,11 @@ def run(stage: OnlineStage, context: Context) -> StageResult:
         steps=steps,
         packing=packing_of(stage, model, objective),
         passes=Passes(),
-        evaluate=evaluation,
+        evaluate=looks.evaluate,
+        monitor=looks.monitor,
         check_first=partial(_check_first, stage, model),
         begin={"data": data.said, "batch": arithmetic(stage, steps, f"x {stage.num_generations} completions")},
-        annotations=_annotations(stage, context, model, chat),
+        annotations=annotations,
     )
     return replace(fit(job), data=data.summary)
 

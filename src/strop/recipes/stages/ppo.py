@@ -18,7 +18,7 @@ from strop.objectives import PPOWithValue
 from strop.recipes.arithmetic import num_steps
 from strop.recipes.context import Context, StageResult
 from strop.recipes.fit import Finished, Job, fit
-from strop.recipes.inputs import load_groups, prompts_of
+from strop.recipes.inputs import prompts_of
 from strop.recipes.kinds.ppo import SHARED, PPOStage
 from strop.recipes.stages.common import (
     arithmetic,
@@ -29,9 +29,9 @@ from strop.recipes.stages.common import (
     open_training,
     packing_of,
     reference_of,
-    sampled_measures,
     sampler,
 )
+from strop.recipes.stages.monitoring import looks_of
 from strop.rewards import load_rewards, score
 from strop.rewards.scale import read_figures
 from strop.rollout.process import StepScored
@@ -80,10 +80,8 @@ def run(stage: PPOStage, context: Context) -> StageResult:
         seed=context.seed,
     )
     control = KLControl(stage.kl)
-    evaluation = None
-    if stage.eval_data is not None:
-        held_out = prompts_of(load_groups(stage.eval_data, context).groups, chat, budget, context)
-        evaluation = partial(sampled_measures, stage, context, chat, held_out, model)
+    annotations = _annotations(stage, context, model, values, control)
+    looks = looks_of(stage, context, chat, model, data.groups, steps, annotations)
     job = Job(
         context=context,
         training=stage.training,
@@ -93,10 +91,11 @@ def run(stage: PPOStage, context: Context) -> StageResult:
         steps=steps,
         packing=packing_of(stage, model, learners[0].objective),
         passes=passes,
-        evaluate=evaluation,
+        evaluate=looks.evaluate,
+        monitor=looks.monitor,
         check_first=partial(_check_first, stage, control, model),
         begin={"data": data.said, "batch": _said(stage, steps), "critic": _critic_said(stage)},
-        annotations=_annotations(stage, context, model, values, control),
+        annotations=annotations,
         carried={"kl": control},
         finish=partial(_finish, context, model, chat) if stage.critic == SHARED else None,
     )

@@ -13,6 +13,7 @@ from strop.recipes.context import Context, StageResult
 from strop.recipes.fit import Finished
 from strop.recipes.inputs import Split, hold_out, load_groups
 from strop.recipes.settings import RewardStage
+from strop.recipes.stages.columns import say_unread
 from strop.recipes.stages.common import fit_fixed, packing_of
 from strop.recipes.stages.comparing import (
     MOST_SCORED,
@@ -33,6 +34,7 @@ def run(stage: RewardStage, context: Context) -> StageResult:
     chat = Comparisons(
         tokenizer, stage.data.system, columns=stage.objective.needs, pairs_only=stage.objective.name == "bradley_terry"
     )
+    say_unread(data.groups, stage.objective.needs, stage.objective.name == "bradley_terry", context)
     model = open_reward(stage, context, chat)
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.module.config.get_text_config().pad_token_id)
     split = hold_out(data, context, chat, stage.eval_data, stage.training)

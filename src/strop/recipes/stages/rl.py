@@ -12,7 +12,7 @@ from strop.objectives import DPPO
 from strop.recipes.arithmetic import num_steps
 from strop.recipes.context import Context, StageResult
 from strop.recipes.fit import Job, fit
-from strop.recipes.inputs import load_groups, prompts_of
+from strop.recipes.inputs import prompts_of
 from strop.recipes.settings import RLStage
 from strop.recipes.stages.common import (
     arithmetic,
@@ -23,9 +23,9 @@ from strop.recipes.stages.common import (
     open_training,
     packing_of,
     reference_of,
-    sampled_measures,
     sampler,
 )
+from strop.recipes.stages.monitoring import looks_of
 from strop.rewards import load_rewards, score
 from strop.rollout.process import StepCredited
 from strop.rollout.rollouts import Rollouts
@@ -71,10 +71,7 @@ def run(stage: RLStage, context: Context) -> StageResult:
         stale=stale,
         max_staleness=stage.max_staleness,
     )
-    evaluation = None
-    if stage.eval_data is not None:
-        held_out = prompts_of(load_groups(stage.eval_data, context).groups, chat, budget, context)
-        evaluation = partial(sampled_measures, stage, context, chat, held_out, model)
+    looks = looks_of(stage, context, chat, model, data.groups, steps, between.annotations)
     job = Job(
         context=context,
         training=stage.training,
@@ -84,7 +81,8 @@ def run(stage: RLStage, context: Context) -> StageResult:
         steps=steps,
         packing=packing,
         passes=passes,
-        evaluate=evaluation,
+        evaluate=looks.evaluate,
+        monitor=looks.monitor,
         # A correction measures the sampler against the trainer at every step.
         check_first=partial(_check_first, stage, model),
         begin={"data": data.said, "batch": arithmetic(stage, steps, f"x {stage.num_generations} completions")},

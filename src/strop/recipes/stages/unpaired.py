@@ -7,6 +7,7 @@ from dataclasses import replace
 from strop.data.encoded import EncodedGroup
 from strop.model.forward import LanguageModel
 from strop.objectives import KTO
+from strop.recipes.arithmetic import num_steps
 from strop.recipes.context import Context, StageResult
 from strop.recipes.feedback import labelled, say_classes, without_repeats
 from strop.recipes.inputs import Split, hold_out, rows_of
@@ -20,6 +21,7 @@ from strop.recipes.stages.common import (
     reference_of,
     with_reference,
 )
+from strop.recipes.stages.monitoring import monitoring_of
 from strop.train.kl_baseline import KLBaseline, mismatched, numbered
 
 
@@ -32,10 +34,15 @@ def run(stage: UnpairedStage, context: Context) -> StageResult:
     check = check_reference if stage.reference is None else None
     if not isinstance(stage.objective, KTO):
         split = with_reference(stage, context, model, split)
-        return fit_fixed(stage, context, model, chat, split, stage.objective, check_first=check)
+        monitor = monitoring_of(stage, context, chat, model, data.groups, num_steps(len(split.train), stage.training))
+        return fit_fixed(stage, context, model, chat, split, stage.objective, check_first=check, monitor=monitor)
     say_classes(split.train, stage.objective, context)
     split, baseline = _annotated(stage, context, model, split)
-    return fit_fixed(stage, context, model, chat, split, stage.objective, annotations=(baseline,), check_first=check)
+    monitor = monitoring_of(stage, context, chat, model, data.groups, num_steps(len(split.train), stage.training))
+    return fit_fixed(
+        stage, context, model, chat, split, stage.objective,
+        annotations=(baseline,), check_first=check, monitor=monitor,
+    )  # fmt: skip
 
 
 def _annotated(stage: UnpairedStage, context: Context, model: LanguageModel, split: Split) -> tuple[Split, KLBaseline]:
