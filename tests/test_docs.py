@@ -36,7 +36,7 @@ PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("docs/me
 LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *ROOT.glob("benchmarks/*.md")]
 RUN_DIR = "runs/dpo-20260101-120000-ab12"
 VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-READS = ("validate", "inspect", "methods", "advise", "ls", "schema", "doctor", "verify")
+READS = ("validate", "inspect", "methods", "advise", "ls", "schema", "doctor", "verify", "lint-tasks")
 """Verbs that only look; they really run."""
 
 
@@ -111,6 +111,10 @@ def folder(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (here / "steps.jsonl").write_text('{"prompt": "8+5-2?", "completions": ["8+5=13"], "labels": [true]}\n' * 40)
     follows = {"completion": "Hi!", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
     (here / "ifeval.jsonl").write_text(json.dumps(follows) + "\n")
+    adds = [{"entry": "add", "args": [a, 1], "expected": a + 1} for a in range(12)]
+    solved = {"code": "def add(a, b):\n    return a + b\n", "tests": adds}
+    (here / "programs.jsonl").write_text(json.dumps(solved) + "\n")
+    (here / "tasks.jsonl").write_text(json.dumps({"prompt": "Add.", **solved}) + "\n")
     (here / "answers.jsonl").write_text('{"completion": "It is 42.", "gold": "42"}\n')
     (here / "my_rewards.py").write_text("def brief(completion, row):\n    return len(completion) < 400\n")
     (here / "my_judge.py").write_text("def judge(task, inputs):\n    return 'A'\n")
@@ -154,6 +158,8 @@ def test_command(words: list[str]) -> None:
         assert bool(rest) == (verb == "sample")
     elif verb == "judge":
         stage_of(given["file"], settings)
+    elif verb == "monitor":
+        assert (given["run_dir"] is None) == (given["before"] is not None and given["after"] is not None)
     elif verb == "cp":
         assert text_of(given["recipe"])[1]
     else:

@@ -54,6 +54,8 @@ ONLY_IN = {
     "peft": ("model",),
     "torch.distributed": ("dist",),
     "pydantic": ("recipes.config",),
+    "httpx2": ("judges.connection", "judges.transport"),
+    "tenacity": ("judges.transport",),
     "reasoning_gym": ("rewards.gym.worker",),
 }
 """Where a library may be imported, lazily or not; a package stands for its modules."""
