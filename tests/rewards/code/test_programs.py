@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from strop.types import Verdict
 
 HERE = Path(__file__).parent
 SHARED = Path(__file__).parents[4] / "shared" / "cases"
+MBPP = SHARED.parent / "data" / "mbpp" / "mbpp.jsonl.gz"
 Scores = Callable[..., list[Verdict]]
 
 
@@ -64,3 +66,22 @@ def test_the_tier_is_in_every_verdict(verdicts: Scores, tier: str) -> None:
     assert [v.score for v in found] == [1.0, 0.0, None, None]
     assert [v.facts["tier"] for v in found] == [tier] * 4
     assert [v.facts.get("hidden") for v in found] == [1.0, 0.0, None, None]
+
+
+HARD = (126, 260, 296, 367, 460, 533, 596, 601, 734, 927)
+"""Among them: a function called `sum`, a type as an argument, objects of the program's, helpers of the test's."""
+
+
+def test_mbpp_s_references_pass_but_for_two(verdicts: Scores) -> None:
+    if not MBPP.exists():
+        pytest.skip(f"no {MBPP}")
+    read = [json.loads(line) for line in gzip.decompress(MBPP.read_bytes()).splitlines()]
+    chosen = [row for row in read if row["task_id"] in HARD or row["task_id"] % 40 == 0]
+    found = verdicts([(row["code"], row) for row in chosen], timeout_s=8.0)
+    failed = [row["task_id"] for row, v in zip(chosen, found, strict=True) if v.score != 1]
+    assert failed == [367, 927], "their tests build trees of a class that they do not define"
+    assert [v.score for v in found if v.score != 1] == [0.0, 0.0]
+    cheat = "from unittest.mock import ANY\n"
+    names = {row["task_id"]: row["code"].split("def ")[-1].split("(")[0] for row in chosen}
+    cheats = [(cheat + f"def {names[row['task_id']]}(*a): return ANY", row) for row in chosen]
+    assert {v.score for v in verdicts(cheats)} == {0.0}

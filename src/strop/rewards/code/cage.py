@@ -16,7 +16,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -52,17 +52,20 @@ class Cage:
     filter: Callable[[int], bytes] = field(default=lambda pid: b"")
 
 
-def prepare(tier: str, scratch: str) -> Cage:
+def prepare(tier: str, scratch: str, packages: Sequence[str] = ()) -> Cage:
     """Everything that is done once, in the process that will start programs.
+
+    Args: packages: folders that programs may import from beside the standard library's.
 
     In tier A the caller is a child of the one that was called, in its own namespaces; that one
     only waits and never returns. Raises: OSError naming the step that the machine refuses.
     """
     cage = Cage(tier, scratch)
+    visible = [*_visible(), *(p + end for p in packages for end in ("", ".libs"))]
     if tier == "A":
         _leave_namespaces(scratch)
         cage.pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        _build_root(scratch)
+        _build_root(scratch, visible)
         cage.scratch = "/tmp"
     _raise_stack()
     if tier in ("A", "B"):
@@ -73,7 +76,7 @@ def prepare(tier: str, scratch: str) -> Cage:
         with contextlib.suppress(OSError):
             cage.rules = kernel.ruleset((), ["/"], ())
     if tier == "B":
-        cage.rules = kernel.ruleset(_visible(), [scratch], _DEVICES)
+        cage.rules = kernel.ruleset(visible, [scratch], _DEVICES)
     return cage
 
 
@@ -111,11 +114,11 @@ def _wait_for(child: int, scratch: str, above: int) -> NoReturn:
     os._exit(0)
 
 
-def _build_root(root: str) -> None:
+def _build_root(root: str, visible: Sequence[str]) -> None:
     """A root folder with Python and its libraries, read-only, and empty /tmp, /dev/shm and /proc."""
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     kernel.mount("tmpfs", root, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=1m,mode=755")
-    for path in _visible():
+    for path in visible:
         _show(root, path)
     for path in ("/tmp", "/proc", "/dev/shm"):
         os.makedirs(root + path, exist_ok=True)

@@ -14,6 +14,8 @@ import asyncio
 import atexit
 import builtins
 import importlib
+import importlib.machinery
+import importlib.util
 import inspect
 import io
 import linecache
@@ -252,12 +254,32 @@ threading time types typing unittest.mock concurrent.futures.thread encodings.id
 """What programs import most, loaded once before they start."""
 
 
-def warm() -> None:
-    """Load `WARM`, and what the interpreter leaves out when it starts without site packages."""
+def warm(packages: dict[str, str]) -> None:
+    """Load `WARM`, and what the interpreter leaves out when it starts without site packages.
+
+    Args: packages: the folders of packages that programs may import besides.
+    """
+    sys.meta_path.append(Packages(packages))
     for name in WARM.split():
         importlib.import_module(name)
     site.setquit()
     importlib.import_module("_multiprocessing").SemLock = ThreadLock  # type: ignore[attr-defined]
+
+
+class Packages:
+    """Finds packages by their own folders: the one that they are in is closed to programs."""
+
+    def __init__(self, folders: dict[str, str]) -> None:
+        self.folders = folders
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> importlib.machinery.ModuleSpec | None:
+        """What the import system asks a finder."""
+        folder = self.folders.get(name)
+        if folder is None:
+            return None
+        return importlib.util.spec_from_file_location(
+            name, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
+        )
 
 
 class ThreadLock:

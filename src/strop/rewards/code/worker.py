@@ -8,6 +8,7 @@ The one wait is for the starter's answer, and it has a limit.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import select
@@ -31,6 +32,9 @@ GRACE_S = 10.0
 """How much longer than a program's limit its starter may take to answer."""
 
 _START_S = 30.0
+PACKAGES = ("numpy",)
+"""What programs may import beside the standard library, where it is installed."""
+
 FILE_MB = 16
 """The largest file a program may write, its output among them."""
 
@@ -40,7 +44,7 @@ for name, path in (("strop", ""), ("strop.rewards", "/rewards"), ("strop.rewards
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [{package!r} + path]
 from strop.rewards.code import zygote
-zygote.main({tier!r}, {scratch!r})
+zygote.main({tier!r}, {scratch!r}, {packages!r})
 """
 """Finds the sandbox's own modules without importing the packages they are in."""
 
@@ -219,7 +223,13 @@ class Worker:
 
 
 def _boot(tier: Tier, scratch: str) -> str:
-    return _BOOT.format(package=str(Path(__file__).parents[2]), tier=tier, scratch=scratch)
+    return _BOOT.format(package=str(Path(__file__).parents[2]), tier=tier, scratch=scratch, packages=_packages())
+
+
+def _packages() -> dict[str, str]:
+    """Where the installed packages are that programs may import beside the standard library."""
+    specs = {name: importlib.util.find_spec(name) for name in PACKAGES}
+    return {name: str(Path(spec.origin).parent) for name, spec in specs.items() if spec is not None and spec.origin}
 
 
 def environment(tier: Tier, scratch: str) -> dict[str, str]:

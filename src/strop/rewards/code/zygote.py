@@ -33,21 +33,22 @@ WATCH_S = 0.05
 MAX_THREADS = 128
 _TICKS = os.sysconf("SC_CLK_TCK")
 _MAX_ENTRIES = 4096
+_MAX_DEPTH = 50
 _TELLING = 9
 """Where a program's process tells that it is confined; closed before the program is read."""
 
 
-def main(tier: str, scratch: str) -> NoReturn:
+def main(tier: str, scratch: str, packages: dict[str, str]) -> NoReturn:
     """Prepare the tier, say so, and serve orders until the grader goes."""
     control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=os.dup(int(sys.argv[1])))
     os.close(int(sys.argv[1]))
     try:
         processes = _processes()
-        cage = cages.prepare(tier, scratch)
+        cage = cages.prepare(tier, scratch, list(packages.values()))
     except Exception as error:
         _say(control, {"fault": f"{type(error).__name__}: {error}"})
         os._exit(1)
-    child.warm()
+    child.warm(packages)
     for name in [n for n in sys.modules if n.split(".")[0] == "strop"]:
         del sys.modules[name]
     gc.collect()
@@ -192,7 +193,7 @@ def _excess(ended: int, cpu_s: float, cage: cages.Cage, processes: int) -> str |
     if threads > MAX_THREADS:
         return f"more than {MAX_THREADS} threads"
     if cage.tier in ("B", "D") and _used(cage.scratch) > cages.SCRATCH_MB * 2**20:
-        return f"more than {cages.SCRATCH_MB} MB of files"
+        return "too many, too deep or too large files"
     return None
 
 
@@ -216,17 +217,18 @@ def _read(path: str, folder: int) -> str:
 
 
 def _used(folder: str) -> int:
-    """Bytes on disk under a folder; infinite, so to say, for very many files."""
-    total, entries, folders = 0, 0, [folder]
+    """Bytes on disk under a folder; infinite, so to say, for very many files or very deep folders."""
+    total, entries, folders = 0, 0, [(folder, 0)]
     with contextlib.suppress(OSError):  # the program goes on changing it meanwhile
         while folders:
-            for entry in os.scandir(folders.pop()):
+            path, depth = folders.pop()
+            for entry in os.scandir(path):
                 entries += 1
-                if entries > _MAX_ENTRIES:
+                if entries > _MAX_ENTRIES or depth > _MAX_DEPTH:
                     return 1 << 60
                 total += entry.stat(follow_symlinks=False).st_blocks * 512
                 if entry.is_dir(follow_symlinks=False):
-                    folders.append(entry.path)
+                    folders.append((entry.path, depth + 1))
     return total
 
 
