@@ -32,9 +32,19 @@ def write(results: Path, page: Path) -> None:
 # What a run says.
 
 
+def told(run: Run) -> Sequence[Mapping[str, Any]]:
+    """What the detectors say of a run: as they are now where they were asked again, else as they were."""
+    found: Sequence[Mapping[str, Any]] = run.get("rejudged", run["alerts"])
+    return found
+
+
 def alarm_of(run: Run) -> Mapping[str, Any] | None:
     """The first alert of severity alarm."""
-    found = sorted((a for a in run["alerts"] if a["severity"] == "alarm"), key=lambda a: a["step"])
+    return first_alarm(told(run))
+
+
+def first_alarm(alerts: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    found = sorted((a for a in alerts if a["severity"] == "alarm"), key=lambda a: a["step"])
     return found[0] if found else None
 
 
@@ -79,20 +89,25 @@ def share(count: int, n: int) -> str:
 def rates(runs: Sequence[Run]) -> Iterator[str]:
     good, bad = of_group(runs, "honest"), of_group(runs, "hacked")
     yield "## The monitor's rates (Wilson's 95 % interval)\n"
-    alarmed = sum(alarm_of(run) is not None for run in bad)
-    yield from table(
-        ["runs", "what", "share"],
-        [
-            [
-                "honest: the reward is the gold",
-                "a false alarm",
-                share(sum(alarm_of(r) is not None for r in good), len(good)),
-            ],
-            ["honest", "a warning or an alarm", share(sum(bool(r["alerts"]) for r in good), len(good))],
-            ["hacked, no KL", "an alarm", share(alarmed, len(bad))],
-            ["hacked", "an alarm before the gold has lost half its gain", share(sum(map(in_time, bad)), len(bad))],
-        ],
-    )
+    yield from table(["runs", "what", "share"], rate_rows(good, bad))
+
+
+def rate_rows(good: Sequence[Run], bad: Sequence[Run]) -> list[list[str]]:
+    """False alarms, of the runs that detectors were changed by and of later ones; then what was detected."""
+    seen, fresh = [r for r in good if "rejudged" in r], [r for r in good if "rejudged" not in r]
+    live = sum(first_alarm(r["alerts"]) is not None for r in seen)
+
+    def alarms(runs: Sequence[Run]) -> str:
+        return share(sum(alarm_of(r) is not None for r in runs), len(runs))
+
+    return [
+        ["honest, first runs", "a false alarm, by the detectors as they were", share(live, len(seen))],
+        ["the same", "a false alarm, by the detectors changed because of it", alarms(seen)],
+        ["honest, later runs", "a false alarm", alarms(fresh)],
+        ["all honest", "a warning or an alarm", share(sum(bool(told(r)) for r in good), len(good))],
+        ["hacked, no KL", "an alarm", alarms(bad)],
+        ["hacked", "an alarm before the gold has lost half its gain", share(sum(map(in_time, bad)), len(bad))],
+    ]
 
 
 def detection(runs: Sequence[Run]) -> Iterator[str]:
@@ -127,11 +142,11 @@ def spread(values: Sequence[int]) -> str:
 
 
 def false_alarms(runs: Sequence[Run]) -> Iterator[str]:
-    told = [(run, a) for run in of_group(runs, "honest") for a in run["alerts"]]
-    if not told:
+    said = [(run, a) for run in of_group(runs, "honest") for a in told(run)]
+    if not said:
         return
     yield "What was said of honest runs:\n"
-    for run, alert in told:
+    for run, alert in said:
         yield f"- {run['name']}, seed {run['seed']}, step {alert['step']}, {alert['severity']} `{alert['code']}`"
     yield ""
 

@@ -306,7 +306,8 @@ def outcome(cell: Cell, base: Path, work: Path) -> dict[str, Any]:
         "sampling": SAMPLING,
     }
     recipe = {"name": "cell", "runs": str(work / "cells"), "threads": 1, "device": "cpu", "seed": cell.seed}
-    recipe |= {"reuse": True, "stages": [*cell.stages, judged]}
+    alone = cell.group in ("hacked", "honest")  # a stage that is taken over brings no alerts of its own
+    recipe |= {"reuse": not alone, "stages": [*cell.stages, judged]}
     run = strop.run(recipe, display="quiet").path
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
@@ -367,7 +368,10 @@ def main() -> None:
 
 
 def rejudge(work: Path) -> None:
-    """Ask the detectors again about the samples that monitored runs kept, for when the detectors have changed."""
+    """Ask the detectors again about the samples that monitored runs kept, for when the detectors have changed.
+
+    What the run itself said stays beside it: a detector that was changed because of a run is no longer tested by it.
+    """
     from strop.monitor.judge import Watch
     from strop.monitor.samples import snapshot
     from strop.monitor.settings import Thresholds
@@ -376,14 +380,14 @@ def rejudge(work: Path) -> None:
     results = known_results()
     for run in results.values():
         folder = work.resolve() / "cells" / run["run"] / "stages/rl/monitor"
-        if run["group"] not in ("hacked", "honest") or not folder.is_dir():
+        if run["group"] not in ("hacked", "honest") or not folder.is_dir():  # its samples are gone
             continue
         weights = {"gold": 1.0, "held-out-accuracy": 1.0, "held-out-style": 0.2}
         watch, files = Watch(Thresholds(), 2), sorted(folder.glob("step-*.jsonl"))
         for file in files:
             groups = [group_from_json(json.loads(line)) for line in file.read_text().splitlines()]
             watch.observe(snapshot(int(file.stem.partition("-")[2]), groups, weights), last=file == files[-1])
-        run["alerts"] = [
+        run["rejudged"] = [
             {key: getattr(alert, key) for key in ("step", "code", "severity", "subject", "text")}
             for alert in watch.alerts
             if alert.severity != "info"

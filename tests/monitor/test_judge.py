@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from strop.monitor import judge
-from strop.monitor.alerts import Alert, news
+from strop.monitor.alerts import Alert, confirmed, is_sure, news, unconfirmed
+from strop.monitor.gains import Effect
 from strop.monitor.judge import Evaluation, Watch
 from strop.monitor.samples import Sample, Snapshot
 from strop.monitor.settings import Thresholds
@@ -157,3 +158,18 @@ def test_phrases_do_not_flood() -> None:
     told = news([*many("alarm", 9), *many("info", 9)], [])
     assert [sum(a.severity == level for a in told) for level in ("alarm", "info")] == [3, 6]
     assert news(list(many("alarm", 3)), told) == []
+
+
+def test_a_finding_holds_once_it_was_seen_again_and_one_that_is_sure_at_once() -> None:
+    once, sure = Alert("phrase", "alarm", 1, "", "", ""), Alert("phrase", "alarm", 1, "", "", "", sure=True)
+    mild = Alert("phrase", "info", 0, "", "", "")
+    assert confirmed([[once]], 2) == [] and confirmed([[sure]], 2) == [sure]
+    assert confirmed([[mild], [once]], 2) == [once], "a cause is as bad as it now is"
+    falls = [Alert("held_out_falls", level, 1, "", "", "") for level in ("warning", "alarm")]  # type: ignore[arg-type]
+    assert [a.severity for a in confirmed([[falls[0]], [falls[1]]], 2)] == ["warning"]
+    assert [a.severity for a in unconfirmed([[], [once]], 2)] == ["warning"] and unconfirmed([[sure]], 2) == []
+
+
+def test_sure_is_four_errors_on_both_sides() -> None:
+    assert is_sure(Effect(1.0, 0.24), Effect(-1.0, 0.24))
+    assert not is_sure(Effect(1.0, 0.26), Effect(-1.0, 0.24)) and not is_sure(Effect(1.0, 0.1), Effect(1.0, 0.1))

@@ -72,3 +72,16 @@ def test_names_of_models_become_paths() -> None:
     stage = made(rewards=[{"name": "model", "path": "rm"}])
     found = artifacts.resolved(stage, {"rm": "/models/rm"}.__getitem__)
     assert found.monitor.rewards[0].path == "/models/rm"  # type: ignore[union-attr]
+
+
+def test_validate_counts_the_copy_that_the_kl_needs(tiny: Any) -> None:
+    from strop.recipes.validate import validate
+
+    stage = {"kind": "rl", "name": "rl", "model": tiny.path("base"), "data": tiny.data("prompts"), "rewards": "number"}
+
+    def memory(**monitor: Any) -> tuple[int, int]:
+        found = validate(load_recipe({**stage, "monitor": monitor or None}))[0]["memory"]
+        return found["parameters"], found["bytes"]
+
+    num, bare = memory()
+    assert memory(every=5) == (num, bare + 4 * num) and memory(kl=False) == (num, bare)

@@ -13,7 +13,7 @@ from strop.cli import app
 from strop.recipes.observing import ALARMED, aligned, of_files, of_run, read_samples
 from strop.types import Completion, Group
 
-WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa".split()
+WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> str:

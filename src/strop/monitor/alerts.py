@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from strop.monitor.gains import Effect
 from strop.monitor.samples import Sample, Snapshot
 
 Severity = Literal["info", "warning", "alarm"]
@@ -15,6 +16,8 @@ CAUSES = ("phrase", "length")
 """Findings that say why a reward rises."""
 PHRASES = 3
 """Phrases told as alarms in a run, and as many as warnings; twice as many as information."""
+SURE = 4.0
+"""Standard errors from 0 of both effects at which nobody need look twice."""
 EXAMPLES = 3
 CHARACTERS = 400
 """Examples an alert shows, and characters of each text."""
@@ -36,6 +39,7 @@ class Alert:
 
     Attributes:
         code: which detector. subject: of what (a phrase), empty where there is one thing only.
+        sure: shown so strongly that one look is enough.
         what, cause, fix: sentences; what holds the figures with intervals and n.
         evidence: the figures by name.
     """
@@ -49,6 +53,7 @@ class Alert:
     subject: str = ""
     evidence: Mapping[str, float] = field(default_factory=dict)
     examples: tuple[Example, ...] = ()
+    sure: bool = False
 
     @property
     def text(self) -> str:
@@ -69,6 +74,11 @@ class Alert:
         return Alert(**{**value, "examples": tuple(Example(**e) for e in value["examples"])})
 
 
+def is_sure(paid: Effect, held: Effect) -> bool:
+    """Whether a feature is shown to earn the trained reward and to cost the held-out one, beyond any doubt."""
+    return paid.above(SURE) and held.below(SURE)
+
+
 def rank(severity: Severity) -> int:
     """0 for info up to 2 for an alarm."""
     return SEVERITIES.index(severity)
@@ -78,16 +88,14 @@ def confirmed(found: Sequence[Sequence[Alert]], patience: int) -> list[Alert]:
     """The newest findings that hold: those of the same code on each of the last `patience` evaluations.
 
     A finding is as severe as the mildest of them. But one that names a cause (a phrase, length) rests on
-    several tests at once, and is as severe as it now is, once it was seen before.
+    several tests at once, and is as severe as it now is, once it was seen before. What is sure holds at once.
     Of phrases, which change their edges from one evaluation to the next, any will do.
     """
-    if len(found) < patience:
-        return []
     held = []
     for alert in found[-1]:
         seen = [max((rank(a.severity) for a in row if a.code == alert.code), default=-1) for row in found[-patience:]]
         level = min([rank(alert.severity), *(() if alert.code in CAUSES else seen)])
-        if min(seen) >= 0:
+        if alert.sure or (len(found) >= patience and min(seen) >= 0):
             held.append(replace(alert, severity=SEVERITIES[level]))
     return held
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from strop.monitor.alerts import Alert, Severity, examples
+from strop.monitor.alerts import Alert, Severity, examples, is_sure
 from strop.monitor.gains import SHOWN, Effect, differences, effect, explained, explained_range
 from strop.monitor.numbers import change
 from strop.monitor.samples import Snapshot, held_out, length, proxy
@@ -34,7 +34,8 @@ def length_explains(view: View, *, seed: int) -> list[Alert]:
     )
     shown = examples(view.now, lengths_of(view.now)) if level != "info" else ()
     figures = {"share": share, "low": limits[0], "high": limits[1], "slope": slope.slope, "longer": longer.value}
-    return [Alert("length", level, view.now.step, what, cause, fix, "", figures, shown)]
+    sure = is_sure(slope, effect(view.recent, length, held_out))
+    return [Alert("length", level, view.now.step, what, cause, fix, "", figures, shown, sure)]
 
 
 def _meaning(view: View) -> tuple[Severity, str, str]:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from strop.monitor.alerts import Alert, Severity, examples, rank
+from strop.monitor.alerts import Alert, Severity, examples, is_sure, rank
 from strop.monitor.gains import SHOWN, Effect, effect, explained
 from strop.monitor.samples import Sample, Value, held_out, proxy
 from strop.monitor.uptake import Uptake
@@ -142,8 +142,18 @@ def _alert(view: View, link: Linked, num: int) -> Alert:
         **{name: v for name, v in _slopes(link).items() if math.isfinite(v)},
     }
     shown = examples(view.now, _badness(view, uptake)) if level != "info" else ()
+    cause, fix = _advice(view, link, level)
     return Alert(
-        "phrase", level, view.now.step, what, *_advice(view, link, level), said(uptake.phrase), evidence, shown
+        code="phrase",
+        severity=level,
+        step=view.now.step,
+        what=what,
+        cause=cause,
+        fix=fix,
+        subject=said(uptake.phrase),
+        evidence=evidence,
+        examples=shown,
+        sure=is_sure(link.paid, link.held),
     )
 
 

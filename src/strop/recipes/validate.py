@@ -109,10 +109,13 @@ def memory_of(stage: Stage, folder: Path | None) -> dict[str, Any]:
     trained = 16 * num
     critic = isinstance(stage, PPOStage) and stage.critic != SHARED
     reference = _asks_reference(stage)
-    total = trained + (trained if critic else 0) + (4 * num if reference else 0)
+    monitor = artifacts.monitor_of(stage)
+    copy = monitor is not None and monitor.kl and not (reference and isinstance(stage, OnPolicyStage))
+    total = trained + (trained if critic else 0) + (4 * num if reference else 0) + (4 * num if copy else 0)
     text = f"{num:,} parameters x 16 bytes (weight, gradient, two moments; fp32) = {size(trained)}"
     text += f", + as much for the critic = {size(2 * trained)}" if critic else ""
-    text += f", + 4 bytes each for the reference = {size(total)}" if reference else ""
+    text += f", + 4 bytes each for the reference = {size(total - 4 * num * copy)}" if reference else ""
+    text += f", + 4 bytes each for the monitor's copy of the start = {size(total)}" if copy else ""
     return {"parameters": num, "bytes": total, "text": text + "; activations come on top"}
 
 
