@@ -33,6 +33,10 @@ SCRATCH_MB = 64
 """What a program may write to its scratch folder, in all."""
 
 
+_ASIDE = "/aside"
+"""Where folders stand that a fresh /tmp hides: a Python environment below /tmp."""
+
+
 @dataclass(slots=True)
 class Cage:
     """What one tier's processes share.
@@ -41,6 +45,7 @@ class Cage:
         tier: "A", "B" or "D" (no confinement but limits).
         scratch: the folder a program may write to; in A the private root is built under it.
         pid_namespace: the starter's own, to come back to after each start; A only.
+        covered: visible folders below /tmp, which a program's own /tmp would hide; A only.
         rules: what Landlock leaves open; -1 where the kernel has none and namespaces must do (A).
         filter: the system call filter of a process, by its pid.
     """
@@ -48,6 +53,7 @@ class Cage:
     tier: str
     scratch: str
     pid_namespace: int = -1
+    covered: tuple[str, ...] = ()
     rules: int = -1
     filter: Callable[[int], bytes] = field(default=lambda pid: b"")
 
@@ -65,7 +71,8 @@ def prepare(tier: str, scratch: str, packages: Sequence[str] = ()) -> Cage:
     if tier == "A":
         _leave_namespaces(scratch)
         cage.pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        _build_root(scratch, visible)
+        cage.covered = tuple(p for p in visible if p.startswith("/tmp/") and os.path.isdir(p))
+        _build_root(scratch, visible, cage.covered)
         cage.scratch = "/tmp"
     _raise_stack()
     if tier in ("A", "B"):
@@ -114,12 +121,17 @@ def _wait_for(child: int, scratch: str, above: int) -> NoReturn:
     os._exit(0)
 
 
-def _build_root(root: str, visible: Sequence[str]) -> None:
-    """A root folder with Python and its libraries, read-only, and empty /tmp, /dev/shm and /proc."""
+def _build_root(root: str, visible: Sequence[str], covered: Sequence[str]) -> None:
+    """A root folder with Python and its libraries, read-only, and empty /tmp, /dev/shm and /proc.
+
+    Args: covered: folders that a program's own /tmp would hide; they stand in `_ASIDE` as well.
+    """
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     kernel.mount("tmpfs", root, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=1m,mode=755")
     for path in visible:
         _show(root, path)
+    for number, path in enumerate(covered):
+        _bind(path, f"{root}{_ASIDE}/{number}")
     for path in ("/tmp", "/proc", "/dev/shm"):
         os.makedirs(root + path, exist_ok=True)
     for number, name in enumerate(("stdin", "stdout", "stderr")):
@@ -140,6 +152,11 @@ def _show(root: str, path: str) -> None:
     if os.path.islink(path) and os.path.isdir(path):
         os.symlink(os.readlink(path), target)
         return
+    _bind(path, target)
+
+
+def _bind(path: str, target: str) -> None:
+    """A path bound read-only at another."""
     if os.path.isdir(path):
         os.makedirs(target, exist_ok=True)
     else:
@@ -186,7 +203,7 @@ def confine(cage: Cage, limits: dict[str, Any]) -> None:
     Raises: OSError where the machine refuses a part; the program must not run then.
     """
     if cage.tier == "A":
-        _fresh_mounts()
+        _fresh_mounts(cage.covered)
     _limit(limits)
     os.chdir(cage.scratch)
     if cage.tier == "D":
@@ -198,10 +215,13 @@ def confine(cage: Cage, limits: dict[str, Any]) -> None:
     kernel.install_filter(cage.filter(os.getpid()))
 
 
-def _fresh_mounts() -> None:
+def _fresh_mounts(covered: Sequence[str]) -> None:
     kernel.unshare(kernel.NEWNS)
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
     kernel.mount("tmpfs", "/tmp", "tmpfs", flags, f"size={SCRATCH_MB}m,nr_inodes=4096,mode=700")
+    for number, path in enumerate(covered):
+        os.makedirs(path)
+        kernel.mount(f"{_ASIDE}/{number}", path, None, kernel.MS_BIND | kernel.MS_REC)  # read-only, as its source is
     kernel.mount("tmpfs", "/dev/shm", "tmpfs", flags, "size=1m,nr_inodes=64,mode=700")
     try:
         kernel.mount("proc", "/proc", "proc", flags, "subset=pid")
