@@ -127,17 +127,17 @@ def test_accuracy_does_not_know_the_temperature() -> None:
 
 
 def test_a_calibrated_model_has_a_small_error_and_an_overconfident_one_a_large_one() -> None:
-    """2500 pairs whose labels follow the scores: ECE under 0.04 and T within its interval around 1; and scores
+    """1200 pairs whose labels follow the scores: ECE under 0.05 and T within its interval around 1; and scores
     three times as sure of themselves are found out by both."""
-    delta, label = drawn(2_500, 5)
+    delta, label = drawn(1_200, 5)
     honest = reward_measures([pair(d, probability=q) for d, q in zip(delta.tolist(), label.tolist(), strict=True)])
     sure = reward_measures([pair(3 * d, probability=q) for d, q in zip(delta.tolist(), label.tolist(), strict=True)])
-    assert honest["ece"].value < 0.04 and sure["ece"].value > 0.08
+    assert honest["ece"].value < 0.05 and sure["ece"].value > 0.08
     temperature = honest["temperature"]
     assert temperature.low is not None and temperature.high is not None
-    assert temperature.low < 1.0 < temperature.high and temperature.high - temperature.low < 0.3
+    assert temperature.low < 1.0 < temperature.high and temperature.high - temperature.low < 0.4
     assert sure["temperature"].value == pytest.approx(3 * temperature.value, rel=1e-6)
-    assert sure["ece_calibrated"].value < 0.04
+    assert sure["ece_calibrated"].value < 0.05
     assert sure["nll"].value > honest["nll"].value
     for name, figure in honest.items():
         if figure.low is not None and figure.high is not None:

@@ -19,6 +19,11 @@ STEPS, SAVE_EVERY = 8, 3
 METHODS = ("sft", "dpo", "reward", "grpo", "stale", "ppo")
 
 
+def quick(*methods: str) -> list[Any]:
+    """Every method, all but these in the slow tier."""
+    return [m if m in methods else pytest.param(m, marks=pytest.mark.slow) for m in METHODS]
+
+
 @dataclass(frozen=True, slots=True)
 class Breaker:
     """Breaks runs, and compares them with the one of the same method that nothing happened to."""
@@ -68,14 +73,14 @@ def breaker(tiny: Any, small_runs: Any, tmp_path_factory: pytest.TempPathFactory
     return Breaker(tiny, small_runs, small_runs.Child(), tmp_path_factory.mktemp("unbroken"))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", quick("dpo", "grpo"))
 def test_killed_before_the_first_checkpoint(method: str, breaker: Breaker, tmp_path: Path) -> None:
     run = breaker.kill(tmp_path, method, "step", method, 1)
     assert len(breaker.helpers.numbers(run)) == 2
     assert breaker.resume(run, method) == [0]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", quick("sft", "reward", "ppo"))
 def test_killed_again_and_again_at_random_steps(method: str, breaker: Breaker, tmp_path: Path) -> None:
     draw = random.Random(method)
     run = breaker.kill(tmp_path, method, "step", method, draw.randrange(3, 6))
@@ -101,7 +106,7 @@ def test_killed_while_saving(call: str, k: int, resumed: list[int], breaker: Bre
     assert breaker.resume(run, "sft") == resumed
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", quick("sft", "stale"))
 def test_killed_while_the_finished_model_is_written(method: str, breaker: Breaker, tmp_path: Path) -> None:
     run = breaker.kill(tmp_path, method, "phase", "saving", 2)  # after two checkpoints
     assert breaker.resume(run, method) == [6]
