@@ -104,6 +104,7 @@ class Verdict:
     Attributes: steps, step_scores: the completion cut into pieces (joined they are its text), and
         each one's score, from a process reward.
         facts: what else was measured, plain values by name; they stay with the completion.
+        applies: whether the reward is for such rows at all; where it is not, it is no part of the score.
     """
 
     score: float | None
@@ -112,6 +113,7 @@ class Verdict:
     steps: tuple[str, ...] = ()
     step_scores: tuple[float | None, ...] = ()
     facts: Mapping[str, Fact] = field(default_factory=dict)
+    applies: bool = True
 
 
 Scores = Sequence[Verdict | float | None]

@@ -16,7 +16,6 @@ import pytest
 from strop.evaluate.statistics import (
     Measure,
     bootstrap,
-    judged_win_rate,
     majority,
     measure,
     measure_majority,
@@ -26,7 +25,6 @@ from strop.evaluate.statistics import (
     pass_at_k,
     weighted_vote,
     wilson,
-    win_rate,
 )
 
 
@@ -157,31 +155,6 @@ def test_paired_differences_are_narrower_than_unpaired_and_antisymmetric() -> No
     assert some == Measure(1.0, None, None, 1)
     with pytest.raises(ValueError, match="2 prompts against 1"):
         paired([[1.0], [2.0]], [[1.0]])
-
-
-def test_win_rate_identities() -> None:
-    rng = np.random.default_rng(0)
-    a = [list(map(float, rng.integers(0, 4, 3))) for _ in range(40)]
-    b = [list(map(float, rng.integers(0, 4, 5))) for _ in range(40)]
-    assert win_rate(a, a).value == 0.5
-    assert win_rate(a, b).value + win_rate(b, a).value == pytest.approx(1)
-    by_hand = np.mean([np.mean([(x > y) + 0.5 * (x == y) for x in p for y in q]) for p, q in zip(a, b, strict=True)])
-    assert win_rate(a, b).value == pytest.approx(by_hand) and win_rate(a, b).n == 40
-    assert win_rate([[2.0], [1.0], [3.0], [None]], [[1.0], [2.0], [1.0], [0.0]]) == wilson(2, 3)
-    better = win_rate([[x + 1 for x in p] for p in a], b)
-    assert better.value > win_rate(a, b).value
-    everything = win_rate([[1.0]] * 9, [[0.0]] * 9)
-    assert everything.value == 1 and everything.low == wilson(9, 9).low
-
-
-def test_a_judge_that_only_sees_places_ties_and_a_consistent_one_counts() -> None:
-    assert judged_win_rate([(1.0, 0.0)] * 10).value == 0.5
-    assert judged_win_rate([(1, 1), (1, 1), (0, 0), (None, 1)]) == wilson(2, 3)
-    soft = [(0.9, 0.7), (0.2, 0.6), (0.4, 0.1)]
-    swapped = [(1 - second, 1 - first) for first, second in soft]
-    assert judged_win_rate(soft).value + judged_win_rate(swapped).value == pytest.approx(1)
-    with pytest.raises(ValueError, match="a verdict is a chance"):
-        judged_win_rate([(2.0, 1.0)])
 
 
 def test_pass_at_k_closed_forms() -> None:

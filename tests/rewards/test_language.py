@@ -33,6 +33,16 @@ def test_no_words_are_unscorable() -> None:
     assert verify_language(ANSWER, "en", part="thinking").reason == "the thinking part is empty"
 
 
+def test_formulas_alone_may_be_given_a_score() -> None:
+    group = Group(
+        "p", (Completion("<think>1 + 1 = 2</think>2"), Completion(f"<think>{ANSWER}</think>2"), Completion("2"))
+    )
+    reward = Language(target="en", part="thinking", wordless=1.0)
+    assert [v.score for v in reward([group])[0]] == [1.0, 0.0, 1.0]
+    with pytest.raises(ValueError, match="language.wordless: 2 is no share of words"):
+        Language(wordless=2)
+
+
 def test_the_reward() -> None:
     group = Group("p", (Completion(THOUGHT), Completion(ANSWER), Completion("1 + 1")))
     assert [v.score for v in Language(target="en")([group])[0]] == [1.0, 0.0, None]

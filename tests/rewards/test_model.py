@@ -71,6 +71,22 @@ def test_plain_scores_are_those_of_stock_transformers(tmp_path: Path, toys) -> N
     close(said(RewardModel(path=path, normalize=False, micro_batch_tokens=8), groups()), stock(path, groups()))
 
 
+def test_the_answer_alone_is_read_where_asked(tmp_path: Path, toys) -> None:
+    path = make(tmp_path / "rm", toys, figures=None)
+    bare = groups()
+    thought = [
+        replace(
+            g, completions=tuple(Completion(f"<think>so {i}</think>\n{c.text}") for i, c in enumerate(g.completions))
+        )
+        for g in bare
+    ]
+    reward = RewardModel(path=path, normalize=False, part="answer")
+    close(said(reward, thought), stock(path, bare))
+    (row,) = said(reward, [replace(bare[0], completions=(Completion("<think>never ends"), Completion("")))])
+    assert row[0] is not None and row[0] == row[1], "an answer that never comes is an empty one"
+    assert said(RewardModel(path=path, normalize=False), thought) != said(reward, thought)
+
+
 def test_normalised_scores_are_in_the_frozen_unit(tmp_path: Path, toys) -> None:
     path = make(tmp_path / "rm", toys)
     want = [[(s - 0.3) / 1.7 for s in row] for row in stock(path, groups())]

@@ -248,6 +248,7 @@ EXAMPLES: list[dict[str, Any]] = [
     {"name": "length_range", "low": 2, "high": 9, "ramp": 3},
     {"name": "gym"},
     {"name": "shaped", "reward": {"name": "number"}, "shape": [{"name": "clip", "low": -1.0, "high": 1.0}]},
+    {"name": "only", "reward": {"name": "number"}, "column": "answer", "rows": "without"},
     {"name": "custom", "function": "my_rewards.py:polite"},
     {"name": "judge", "backend": {"name": "function", "function": "my_judge.py:judge"}, "method": "rank"},
     {"name": "model", "path": ["one", "other"], "combine": "min"},

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from strop.evaluate.ranks import spearman
-from strop.evaluate.statistics import CONFIDENCE, Measure, measure
+from strop.evaluate.statistics import CONFIDENCE, Measure, measure, paired
 
 Floats = npt.NDArray[np.float64]
 
@@ -223,6 +223,32 @@ def reward_measures(scored: Sequence[Scored], *, seed: int = 0) -> dict[str, Mea
         "ece_calibrated": of(lambda w: ece(delta / temperature, label, w)),
         **length_measures(scored, seed=seed),
     }
+
+
+def reward_deltas(ours: Sequence[Scored], theirs: Sequence[Scored], *, seed: int = 0) -> dict[str, Measure]:
+    """Paired differences to another reward model on the same comparisons: accuracy, nll and brier; n counts prompts."""
+    sides = [_values(side) for side in (ours, theirs)]
+    return {f"delta/{name}": paired(sides[0][name], sides[1][name], seed=seed) for name in sides[0]}
+
+
+def accuracies(scored: Sequence[Scored]) -> list[list[float]]:
+    """Each prompt's comparisons: 1 where the better side scores higher; prompts with one completion have none."""
+    return _values(scored)["accuracy"]
+
+
+def _values(scored: Sequence[Scored]) -> dict[str, list[list[float]]]:
+    """Every prompt's numbers of its pairs, in the order of the prompts."""
+    pairs = comparisons(scored)
+    agreed = np.where(pairs.label >= 0.5, pairs.delta > 0, pairs.delta < 0).astype(np.float64)
+    by_name = {"accuracy": agreed, "nll": nll(pairs.delta, pairs.label), "brier": brier(pairs.delta, pairs.label)}
+    compared = [place for place, one in enumerate(scored) if len(one.scores) > 1]
+    out: dict[str, list[list[float]]] = {}
+    for name, values in by_name.items():
+        rows: list[list[float]] = [[] for _ in scored]
+        for place, row in zip(compared, _by_prompt(values, pairs), strict=True):
+            rows[place] = row
+        out[name] = rows
+    return out
 
 
 def _by_prompt(values: Floats, pairs: Comparisons) -> list[list[float]]:

@@ -36,11 +36,15 @@ class Likelihoods:
         """
         chosen, rejected = _sides(self.sums)
         return {
-            "logps/accuracy": measure(_wins(self.sums), share=True, seed=seed),
+            "logps/accuracy": measure(self.wins(), share=True, seed=seed),
             "logps/accuracy_per_token": measure(_wins(self.means), share=True, seed=seed),
             "logps/chosen": measure(chosen, share=False, seed=seed),
             "logps/rejected": measure(rejected, share=False, seed=seed),
         }
+
+    def wins(self) -> list[list[float]]:
+        """How often the better side is the likelier, by row."""
+        return _wins(self.sums)
 
     def against(self, baseline: Likelihoods, *, seed: int) -> dict[str, Measure]:
         """Implicit rewards log p - log p_baseline, nats: rewards/accuracies, margins, chosen and rejected."""

@@ -8,7 +8,7 @@ prompts has no interval.
 
 A value that is None or NaN is unscorable: left out, and not counted in n.
 
-Left out: length-controlled win rates, BCa intervals.
+Length-controlled win rates stand in `wins`. Left out: BCa intervals.
 """
 
 from __future__ import annotations
@@ -132,25 +132,18 @@ def paired(ours: Sequence[Sequence[Value]], theirs: Sequence[Sequence[Value]], *
     return _summary(differences, len(both), seed, binary=False)
 
 
-def win_rate(ours: Sequence[Sequence[Value]], theirs: Sequence[Sequence[Value]], *, seed: int = 0) -> Measure:
-    """The share of comparisons in which our score is the higher, ties counting a half; n counts prompts.
+def outcomes(ours: Sequence[Sequence[Value]], theirs: Sequence[Sequence[Value]]) -> list[tuple[float, float] | None]:
+    """How often each prompt's samples of ours score higher than theirs, and how often as high.
 
-    Each of our samples of a prompt meets each of theirs. Swapping the sides gives one minus the rate.
+    Each of our samples meets each of theirs. None for prompts that a side has no scored sample of.
     """
-    both = _both(ours, theirs)
-    wins = [((a[:, None] > b).mean() + (a[:, None] >= b).mean()) / 2 for a, b in both]
-    return _summary(np.array(wins), len(both), seed, binary=True)
-
-
-def judged_win_rate(verdicts: Sequence[tuple[Value, Value]], *, seed: int = 0) -> Measure:
-    """The win rate by a judge that saw each pair in both orders; n counts pairs judged in both.
-
-    Args: verdicts: for each prompt the chance in [0, 1] that ours is better, (with ours shown first, ours second).
-    A judge that only prefers a place contradicts itself, which counts as a tie; one that failed (None) is left out.
-    """
-    whole = [both for both in verdicts if len(_scored(both)) == 2]
-    _check(all(0 <= float(v or 0) <= 1 for both in whole for v in both), "a verdict is a chance in [0, 1]")
-    return _summary(np.array([_scored(both).mean() for both in whole]), len(whole), seed, binary=True)
+    _check_same(ours, theirs)
+    found: list[tuple[float, float] | None] = []
+    for row in zip(ours, theirs, strict=True):
+        a, b = (_scored(values) for values in row)
+        met = len(a) and len(b)
+        found.append((float((a[:, None] > b).mean()), float((a[:, None] == b).mean())) if met else None)
+    return found
 
 
 def pass_at_k(n: int, num_correct: int, k: int) -> float:
@@ -170,10 +163,14 @@ def measure_pass_at_k(correct_by_prompt: Sequence[Sequence[Value]], k: int, *, s
 
     Raises: ValueError if a value is neither 0 nor 1, or k is below 1.
     """
+    return measure([[value] for value in pass_values(correct_by_prompt, k)], share=True, seed=seed)
+
+
+def pass_values(correct_by_prompt: Sequence[Sequence[Value]], k: int) -> list[Value]:
+    """Each prompt's pass@k; None with fewer than k scored samples. Raises: as `measure_pass_at_k`."""
     _check(k >= 1, f"k is {k}; pass@k needs at least 1")
     scored = [_correct(values) for values in correct_by_prompt]
-    chances = [pass_at_k(len(values), int(values.sum()), k) for values in scored if len(values) >= k]
-    return _summary(np.array(chances), len(chances), seed, binary=True)
+    return [pass_at_k(len(values), int(values.sum()), k) if len(values) >= k else None for values in scored]
 
 
 def majority(answers: Sequence[str | None], correct: Sequence[Value]) -> float:
@@ -229,8 +226,21 @@ def measure_vote(
 
     Raises: as `measure_majority`; ValueError for a negative weight.
     """
+    values = vote_values(answers_by_prompt, weights_by_prompt, correct_by_prompt, k, seed=seed)
+    return measure([[value] for value in values], share=True, seed=seed)
+
+
+def vote_values(
+    answers_by_prompt: Sequence[Sequence[str | None]],
+    weights_by_prompt: Sequence[Sequence[Value]],
+    correct_by_prompt: Sequence[Sequence[Value]],
+    k: int,
+    *,
+    seed: int = 0,
+) -> list[Value]:
+    """Each prompt's `measure_vote`; None with fewer than k voices. Raises: as that."""
     _check(k >= 1, f"k is {k}; maj@k needs at least 1")
-    scores = []
+    scores: list[Value] = []
     rows = zip(answers_by_prompt, weights_by_prompt, correct_by_prompt, strict=True)
     for index, (answers, weights, correct) in enumerate(rows):
         _check(len(answers) == len(correct), f"prompt {index} has {len(answers)} answers and {len(correct)} judgements")
@@ -242,11 +252,13 @@ def measure_vote(
         _check(
             all(w >= 0 for _, w, _ in voices), f"prompt {index} has a negative weight; a vote needs weights from 0 on"
         )
-        if len(voices) >= k:
-            choices = _choices(len(voices), k, np.random.default_rng((seed, index)))
-            named, weighed, judged = zip(*voices, strict=True)
-            scores.append(_mean_vote(named, weighed, judged, choices))
-    return _summary(np.array(scores), len(scores), seed, binary=True)
+        if len(voices) < k:
+            scores.append(None)
+            continue
+        choices = _choices(len(voices), k, np.random.default_rng((seed, index)))
+        named, weighed, judged = zip(*voices, strict=True)
+        scores.append(_mean_vote(named, weighed, judged, choices))
+    return scores
 
 
 def _choices(n: int, k: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -295,9 +307,13 @@ def _summary(values: Floats, n: int, seed: int, *, binary: bool) -> Measure:
 
 
 def _both(ours: Sequence[Sequence[Value]], theirs: Sequence[Sequence[Value]]) -> list[tuple[Floats, Floats]]:
-    _check(len(ours) == len(theirs), f"{len(ours)} prompts against {len(theirs)}; a comparison needs the same prompts")
+    _check_same(ours, theirs)
     both = [(_scored(a), _scored(b)) for a, b in zip(ours, theirs, strict=True)]
     return [(a, b) for a, b in both if len(a) and len(b)]
+
+
+def _check_same(ours: Sequence[Sequence[Value]], theirs: Sequence[Sequence[Value]]) -> None:
+    _check(len(ours) == len(theirs), f"{len(ours)} prompts against {len(theirs)}; a comparison needs the same prompts")
 
 
 def _scored(values: Sequence[Value]) -> Floats:

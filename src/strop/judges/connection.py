@@ -54,6 +54,7 @@ async def _quietly(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def open_client(endpoint: Endpoint, secret: Secret) -> httpx2.AsyncClient:
+    """The connections to an endpoint, with its key where it has one."""
     headers = {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
     if secret.value:
         headers["authorization"] = f"Bearer {secret.value}"
@@ -104,4 +105,5 @@ def retry_after(value: str | None, now: Callable[[], datetime] = lambda: datetim
 
 
 def in_a_line(error: BaseException) -> str:
+    """What an error says, on one line of at most 200 characters."""
     return " ".join((str(error) or type(error).__name__).split())[:200]

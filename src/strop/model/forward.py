@@ -107,7 +107,7 @@ def forward(model: LanguageModel, batch: Batch, *, temperature: float = 1.0, wan
     if not model.plain_head:
         assert "values" not in wants, "a value head reads hidden states, which this model's own head hides"
         with model.autocasting():
-            logits = _own_logits(model.module, batch)
+            logits = own_logits(model.module, batch)
         return _from_logits(logits.float() / temperature, batch.target, stats)
     hidden = hidden_states(model, batch, batch.predictor, batch.seq)
     values = None
@@ -158,7 +158,7 @@ def _packed(model: Model, batch: Batch, positions: Tensor) -> Tensor:
     return selected
 
 
-def _own_logits(module: PreTrainedModel, batch: Batch) -> Tensor:
+def own_logits(module: PreTrainedModel, batch: Batch) -> Tensor:
     """Logits [N, V] of the trained tokens by the model's own head, one padded row a sequence."""
     ids, mask, column_of = unroll(batch)
     logits: Tensor = module(input_ids=ids, attention_mask=mask, use_cache=False).logits

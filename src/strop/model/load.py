@@ -296,6 +296,7 @@ def probe_batch(vocab_size: int, device: str, *, read_last: bool = False) -> Bat
 
 
 def has_weights(path: str) -> bool:
+    """Whether a folder holds weights; a hub name, and a folder that is no model, are left to the loader."""
     folder = Path(path)
     if not folder.is_dir():
         return True  # a hub name: from_pretrained decides
@@ -304,4 +305,5 @@ def has_weights(path: str) -> bool:
 
 
 def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its kind."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

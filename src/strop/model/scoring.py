@@ -7,8 +7,10 @@ transformers made it, one padded row a completion.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -17,6 +19,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 
 from strop.data.encoded import EncodedGroup
 from strop.data.pack import pack
+from strop.model.adapter import is_adapter
 from strop.model.head import OtherHead, ScalarModel, load_scalar
 from strop.model.load import Precision, disable_dropout, dtype, first_line, read_weights
 
@@ -27,6 +30,18 @@ class Row:
 
     ids: tuple[int, ...]
     types: tuple[int, ...] | None = None
+
+
+def scores_text(path: str) -> bool:
+    """Whether a model gives texts a score, and writes none: a sequence classifier's folder or hub name."""
+    if is_adapter(path):
+        settings = json.loads((Path(path) / "adapter_config.json").read_text("utf-8"))
+        return bool(settings.get("task_type") == "SEQ_CLS")
+    try:
+        names = AutoConfig.from_pretrained(path).architectures or ()
+    except (OSError, ValueError):  # what is wrong with it is told where it is loaded
+        return False
+    return any(name.endswith("ForSequenceClassification") for name in names)
 
 
 class Scorer(Protocol):

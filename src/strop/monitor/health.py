@@ -30,14 +30,17 @@ def signs(view: View) -> Iterator[Alert]:
 
 
 def repeats(sample: Sample) -> float:
+    """The share of an answer's runs of four words that repeat an earlier one."""
     return repetition(sample.text)
 
 
 def cut(sample: Sample) -> float | None:
+    """1 for an answer cut by the length limit, 0 for one that ended; None where it is not known."""
     return None if sample.is_cut is None else float(sample.is_cut)
 
 
 def entropy(sample: Sample) -> float | None:
+    """The mean of -log-prob over an answer's tokens, nats."""
     return sample.entropy
 
 

@@ -86,10 +86,12 @@ def held_out(sample: Sample) -> float | None:
 
 
 def kl(sample: Sample) -> float | None:
+    """An answer's KL to the reference, nats."""
     return sample.kl
 
 
 def length(sample: Sample) -> float:
+    """An answer's length: tokens where they are known, else words."""
     return sample.length
 
 

@@ -18,6 +18,7 @@ from strop.rewards.judge import JudgeReward
 from strop.rewards.language import Language, verify_language
 from strop.rewards.math import MathAnswer, verify_math
 from strop.rewards.model import RewardModel
+from strop.rewards.only import Only
 from strop.rewards.plain import Plain
 from strop.rewards.process import ImplicitProcessReward, ProcessReward
 from strop.rewards.protocol import (
@@ -45,7 +46,7 @@ from strop.rewards.shape import (
 )
 from strop.rewards.shaping import Clip, LengthControl, Shaped, Sigmoid
 
-RewardSettings = Plain | Shaped
+RewardSettings = Plain | Shaped | Only
 """What a recipe's `rewards` may hold, told apart by `name`; a new reward joins `plain.Plain`."""
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "NamedReward",
     "Number",
     "OnGroups",
+    "Only",
     "Overlong",
     "Plain",
     "ProcessReward",

@@ -22,11 +22,13 @@ Part = Literal["thinking", "answer", "all"]
 class Language:
     """The share of words in the wanted language, in [0, 1]; code, formulas, links and numbers are no words.
 
-    Unscorable is a text without words to tell a language by. How a language is told: `languages`.
+    How a language is told: `languages`.
 
     Attributes:
         target: ISO 639-1 code of the language.
         part: what is read: the `thinking` (up to the last `</think>`), the `answer` behind it, or `all`.
+        wordless: the score of a text without words to tell a language by, as of formulas alone; null calls it
+            unscorable, which in training leaves the whole completion out.
     """
 
     name: Literal["language"] = "language"
@@ -34,22 +36,27 @@ class Language:
     label: str | None = None
     target: str = "en"
     part: Part = "all"
+    wordless: float | None = None
 
     def __post_init__(self) -> None:
+        if self.wordless is not None and not 0 <= self.wordless <= 1:
+            raise ValueError(
+                f"language.wordless: {self.wordless} is no share of words; give a number in [0, 1], or null"
+            )
         if self.target not in LANGUAGES:
             raise ValueError(f"language.target: {self.target!r} is unknown; known: {', '.join(sorted(LANGUAGES))}")
 
     def __call__(self, groups: Sequence[Group]) -> list[list[Verdict]]:
         check_language(self.target)
-        return each(groups, lambda c, _: verify_language(c.text, self.target, part=self.part))
+        return each(groups, lambda c, _: verify_language(c.text, self.target, part=self.part, wordless=self.wordless))
 
 
-def verify_language(text: str, target: str, *, part: Part = "all") -> Verdict:
-    """The share of words in the target language; `None` without words. See `Language`."""
+def verify_language(text: str, target: str, *, part: Part = "all", wordless: float | None = None) -> Verdict:
+    """The share of words in the target language; `wordless` without words. See `Language`."""
     read = part_of(text, part)
     share = share_of(read, target)
     if share is None:
-        return Verdict(None, "no words to tell a language by" if read.strip() else f"the {part} part is empty")
+        return Verdict(wordless, "no words to tell a language by" if read.strip() else f"the {part} part is empty")
     main = LANGUAGES.get(main_language(read) or "", "unknown")
     return Verdict(share, f"{share:.0%} of the words in {LANGUAGES[target]}, mostly {main}")
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from strop.data.encoded import EncodedGroup
 from strop.data.whole import NO_LIMIT, WholeChat
 from strop.lazy import lazy_module
+from strop.rewards.extract import after_think
 from strop.rewards.scale import FILE, Combine, Figures, combined, normalised, read_figures, residual
 from strop.types import Content, Group, Message, Verdict
 
@@ -43,6 +44,8 @@ class RewardModel:
         normalize: (score - mean) / std by the figures beside the model (reward.json); false takes scores
             as they are. An ensemble's members always are on their own scale.
         length_debias: take out what length explains within the prompt, by the model's own slope.
+        part: what it reads of a completion: `all`, or the `answer` behind the last `</think>`, so that nothing
+            is gained by how the thinking sounds. An answer that never comes is read as an empty one.
         as_chat: write a prompt that is plain text as a user's turn; false writes it as it stands.
         max_length: tokens of prompt and completion; null is what the model has positions for.
         micro_batch_tokens: packed tokens a forward holds at most.
@@ -56,6 +59,7 @@ class RewardModel:
     std_weight: float = 0.5
     normalize: bool = True
     length_debias: bool = False
+    part: Literal["all", "answer"] = "all"
     as_chat: bool = False
     max_length: int | None = None
     micro_batch_tokens: int = 4096
@@ -85,6 +89,8 @@ class RewardModel:
         members = [self._open(path) for path in self.paths]
         if self.as_chat:
             groups = [_as_chat(group) for group in groups]
+        if self.part == "answer":
+            groups = [_answers_only(group) for group in groups]
         judged = [member.judge(groups, self.max_length, self.micro_batch_tokens) for member in members]
         if self.length_debias:
             judged = [
@@ -266,6 +272,18 @@ def _too_long(length: int, limit: int) -> str:
 
 def _as_chat(group: Group) -> Group:
     return replace(group, prompt=(Message("user", group.prompt),)) if isinstance(group.prompt, str) else group
+
+
+def _answers_only(group: Group) -> Group:
+    return replace(group, completions=tuple(replace(c, content=_answer_of(c.content)) for c in group.completions))
+
+
+def _answer_of(content: Content) -> Content:
+    """The content with the thinking of its last turn taken out."""
+    if isinstance(content, str):
+        return after_think(content).strip()
+    *before, last = content
+    return (*before, replace(last, content=after_think(last.content).strip()))
 
 
 def _text(content: Content) -> str:

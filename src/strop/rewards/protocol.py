@@ -95,7 +95,8 @@ def score(groups: Sequence[Group], rewards: Sequence[NamedReward]) -> list[Group
     """Every completion with its named rewards, their reasons, and their weighted sum as its score.
 
     score = sum of weight * reward over the rewards whose weight is not 0; `None` where one of
-    those is `None`, and where every reward is only watched.
+    those is `None`, and where every reward is only watched. A reward that is not for a row (`only`) has
+    no value there and no part in the sum.
 
     Where a reward scores steps, the first such one's stand in the completion, in place of others.
 
@@ -118,13 +119,16 @@ def score(groups: Sequence[Group], rewards: Sequence[NamedReward]) -> list[Group
 
 
 def _scored(completion: Completion, verdicts: Mapping[str, Verdict], weights: Mapping[str, float]) -> Completion:
+    asked, verdicts = verdicts, {label: verdict for label, verdict in verdicts.items() if verdict.applies}
     values = {label: verdict.score for label, verdict in verdicts.items()}
-    parts = [None if (value := values[label]) is None else weight * value for label, weight in weights.items()]
+    counted = [(weight, values[label]) for label, weight in weights.items() if label in values]
+    parts = [None if value is None else weight * value for weight, value in counted]
     known = [part for part in parts if part is not None]
+    before = {label: value for label, value in completion.rewards.items() if label not in asked}
     cut = next((verdict for verdict in verdicts.values() if verdict.steps), None)
     return replace(
         completion if cut is None else _with_steps(completion, cut),
-        rewards={**completion.rewards, **values},
+        rewards={**before, **values},
         reasons={**completion.reasons, **{label: v.reason for label, v in verdicts.items() if v.reason}},
         facts={**completion.facts, **{label: v.facts for label, v in verdicts.items() if v.facts}},
         score=sum(known) if parts and len(known) == len(parts) else None,
@@ -269,14 +273,14 @@ def check_column(groups: Sequence[Group], column: str, name: str) -> None:
 
 
 def reward_metrics(groups: Sequence[Group], rewards: Sequence[NamedReward]) -> dict[str, float]:
-    """Each reward's mean and deviation over scored completions, and its share of unscorable ones.
+    """Each reward's mean and deviation over scored completions, and its share of unscorable ones, where it applies.
 
     Returns: `rewards/LABEL/mean`, `rewards/LABEL/std` (population; both absent where nothing was
         scorable), `rewards/LABEL/unscorable`, a share in [0, 1], and those of `fact_metrics`.
     """
     metrics: dict[str, float] = {}
     for label in map(label_of, rewards):
-        values = [c.rewards.get(label) for group in groups for c in group.completions]
+        values = [c.rewards[label] for group in groups for c in group.completions if label in c.rewards]
         known = [v for v in values if v is not None]
         if known:
             mean = math.fsum(known) / len(known)
