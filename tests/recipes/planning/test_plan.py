@@ -1,0 +1,211 @@
+"""Plans of recipes on the embedded world's model: which phase is fullest, what follows what, and what is said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from strop.cli import app
+from strop.recipes.config import RecipeError
+from strop.recipes.planning import command, microstep
+from strop.recipes.planning.fits import USUAL, Cards
+from strop.recipes.planning.loads import Load
+from strop.recipes.planning.place import MIB, Place
+from strop.recipes.planning.plan import StagePlan, plan
+from strop.recipes.planning.text import as_text
+from strop.recipes.planning.work import step_work
+from strop.recipes.settings import Recipe, SFTStage, TrainingStage
+
+Planned = Callable[..., StagePlan]
+SMALL = ("rewards=number", "training.batch_size=4", "training.steps=4")
+
+
+@pytest.fixture
+def planned(tiny: Any) -> Planned:
+    """The plan of a built-in recipe of one stage on the world's model, with no measurement."""
+
+    def made(name: str, *pairs: str, rows: str = "sft") -> StagePlan:
+        named = [f"model={tiny.path('base')}", f"data={tiny.data(rows)}", "device=cpu", *pairs]
+        (found,) = plan(command.asked([name], named), (), measuring=False)
+        return found
+
+    return made
+
+
+def test_states_are_sixteen_bytes_a_parameter_at_the_end_of_a_backward(planned: Planned) -> None:
+    found = planned("sft", "training.micro_batch_tokens=512")
+    assert found.load is not None and found.load.micro_batches > 1 and found.counts is not None
+    phase = next(p for p in found.phases if p.name == "the update")
+    states = sum(phase.parts[name] for name in ("weights", "gradients", "optimizer"))
+    assert states == 16 * found.counts.parameters
+    assert phase.parts["process"] == Place("cpu", False).process
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "setting", "values"),
+    [
+        ("sft", "sft", "training.micro_batch_tokens", (128, 256, 512, 1024)),
+        ("dpo", "pairs", "training.micro_batch_tokens", (256, 512, 1024)),
+        ("sft", "sft", "training.batch_size", (1, 2, 8, 32)),
+        ("grpo", "prompts", "num_generations", (2, 4, 8, 16)),
+        ("grpo", "prompts", "sampling.max_completion_length", (16, 64, 200)),
+        ("ppo", "prompts", "training.batch_size", (2, 8, 24)),
+    ],
+)
+def test_more_never_takes_less(planned: Planned, name: str, rows: str, setting: str, values: tuple[int, ...]) -> None:
+    rewards = SMALL if rows == "prompts" else ()
+    peaks = [planned(name, *rewards, f"{setting}={value}", rows=rows).peak.total for value in values]
+    assert peaks == sorted(peaks) and peaks[0] < peaks[-1]
+
+
+def test_a_larger_vocabulary_takes_more(tiny: Any, tmp_path: Path) -> None:
+    peaks = []
+    for vocabulary in (300, 3_000, 30_000, 300_000):
+        folder = tmp_path / str(vocabulary)
+        microstep.write_model(Path(tiny.path("base")), folder, None)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "vocab_size": vocabulary}))
+        recipe = command.asked(["sft"], [f"model={folder}", f"data={tiny.data('sft')}", "device=cpu"])
+        peaks.append(plan(recipe, (), measuring=False)[0].peak.total)
+    assert peaks == sorted(peaks) and peaks[-1] > peaks[0] + 16 * 299_000 * 128
+
+
+def test_models_that_are_held_are_counted(planned: Planned) -> None:
+    base = planned("grpo", *SMALL, "objective.beta=0", rows="prompts")
+    reference = planned("grpo", *SMALL, "objective.beta=0.1", rows="prompts")
+    assert reference.peak.parts["reference"] == 4 * 393_984 and "reference" not in base.peak.parts
+    adapted = planned("grpo", *SMALL, "objective.beta=0.1", "adapter.r=4", rows="prompts")
+    assert "reference" not in adapted.peak.parts, "with the adapter off the policy is its own reference"
+    ppo = planned("ppo", *SMALL, rows="prompts")
+    update = next(p for p in ppo.phases if p.name == "the update")
+    scalar = 393_984 + 128
+    assert update.parts["critic"] == 12 * scalar and update.parts["reference"] == 4 * 393_984
+    shared = planned("ppo", *SMALL, "critic=shared", rows="prompts")
+    assert "critic" not in shared.peak.parts
+
+
+def test_a_reward_model_has_no_logits(planned: Planned) -> None:
+    assert planned("reward", rows="pairs").peak.parts.get("logits", 0.0) == 0
+
+
+def test_checkpointing_and_adapters_take_less_of_what_they_are_for(planned: Planned) -> None:
+    plain = planned("sft", "training.micro_batch_tokens=4096")
+    again = planned("sft", "training.micro_batch_tokens=4096", "training.gradient_checkpointing=true")
+    adapter = planned("sft", "adapter.r=4")
+    assert again.peak.parts["activations"] < plain.peak.parts["activations"]
+    assert adapter.peak.parts["optimizer"] < 0.2 * plain.peak.parts["optimizer"]
+
+
+def test_without_data_rows_of_the_largest_length_stand_in(tiny: Any) -> None:
+    recipe = command.asked(["dpo"], [f"model={tiny.path('base')}", "training.max_length=512"])
+    (found,) = plan(recipe, (Cards(24),), measuring=False)
+    assert "no data yet: reckoned with rows of 512 tokens" in as_text([found])
+    assert found.load is not None and found.load.steps is None and found.verdicts[0].fits
+
+
+def test_other_mistakes_are_told(tiny: Any) -> None:
+    with pytest.raises(RecipeError, match="betta"):
+        command.asked(["dpo"], [f"model={tiny.path('base')}", "objective.betta=1"])
+    with pytest.raises(RecipeError, match="model"):
+        command.asked(["dpo"], [])
+
+
+def test_numbers_behind_gpu_are_cards() -> None:
+    assert command.cards_of(["24"], ["80", "model=M"]) == ((Cards(24), Cards(80)), ["model=M"])
+    assert command.cards_of([], ["model=M"]) == (USUAL, ["model=M"])
+    with pytest.raises(ValueError, match="--gpu 24 80"):
+        command.cards_of([], ["80"])
+
+
+def test_operations_of_a_step(planned: Planned) -> None:
+    """6 a weight and token, 6 a pair of tokens, layer and width, 6 a weight of the head and read position."""
+    found = planned("sft")
+    load, counts = found.load, found.counts
+    assert load is not None and counts is not None
+    attention = 12 * counts.layers * counts.query * load.step_attended
+    wanted = 6 * counts.active * load.step_tokens + attention + 6 * 300 * 128 * load.step_read
+    assert found.flops["training"] == pytest.approx(wanted * counts.embedding / (300 * 128), rel=0.5)
+    again = step_work(checkpointed(), counts, load, scalar=False)["training"]
+    assert again == pytest.approx(found.flops["training"] * 4 / 3)
+
+
+def checkpointed() -> TrainingStage:
+    return replace(SFTStage(), training=replace(SFTStage().training, gradient_checkpointing=True))
+
+
+def test_the_measured_step_asks_nobody_and_reads_no_other_model(tiny: Any, tmp_path: Path) -> None:
+    pairs = [f"model={tiny.path('base')}", f"data={tiny.data('prompts')}", "rewards=[{name: model, path: RM}]"]
+    from strop.recipes.config import load_recipe
+
+    recipe = load_recipe("ppo", [*pairs, "reference=OTHER", "critic=RM"])
+    cut: Recipe = microstep.small(recipe, recipe.stages[0], 4, tmp_path / "model")  # type: ignore[arg-type]
+    stage: Any = cut.stages[0]
+    assert (stage.reference, stage.critic, stage.monitor, stage.training.steps) == (None, None, None, 2)
+    assert [reward.name for reward in stage.rewards] == ["custom"]
+
+
+def test_a_shallower_copy_of_a_model_has_no_weights(tiny: Any, tmp_path: Path) -> None:
+    microstep.write_model(Path(tiny.path("base")), tmp_path / "cut", 1)
+    assert json.loads((tmp_path / "cut/config.json").read_text())["num_hidden_layers"] == 1
+    assert not list((tmp_path / "cut").glob("*.safetensors")) and (tmp_path / "cut/tokenizer.json").is_file()
+
+
+def test_the_verb_prints_json(tiny: Any) -> None:
+    words = ["plan", "sft", f"model={tiny.path('base')}", f"data={tiny.data('sft')}", "--no-measure", "--json"]
+    done = CliRunner().invoke(app, [*words, "--gpu", "24"])
+    (found,) = json.loads(done.output)
+    assert found["parameters"] == 393_984 and found["exact"] is True and found["cards"][0]["fits"] is True
+    assert sum(found["bytes"].values()) == pytest.approx(found["peak_memory_mb"] * MIB)
+
+
+def test_steps_and_tokens_are_those_of_the_run(tiny: Any, planned: Planned) -> None:
+    """The rows of the file's 96, four a step; the tokens that the first steps really pack."""
+    load = planned("sft", "training.batch_size=4", "training.epochs=1", "training.eval_fraction=0").load
+    assert isinstance(load, Load) and load.steps == 24 and load.micro_batches == 1
+    from strop.data.chat import Chat
+    from strop.data.encoded import EncodedGroup
+    from strop.data.formats import load_dataset
+    from strop.model.load import load_tokenizer
+
+    groups = load_dataset([tiny.data("sft")]).groups
+    found = Chat(load_tokenizer(tiny.path("base"))).encode_many(groups, 2048)
+    mean = sum(g.num_tokens - 1 for g in found if isinstance(g, EncodedGroup)) / len(groups)
+    assert load.step_tokens == pytest.approx(4 * mean, rel=0.1)
+    several = planned("sft", "training.batch_size=16", "training.micro_batch_tokens=256").load
+    assert several is not None and several.tokens == 256 and several.micro_batches > 1
+
+
+def test_a_step_that_would_not_fit_is_not_measured(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from strop.recipes.planning import plan as module
+
+    def measure(*arguments: object) -> None:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(microstep, "measure", measure)
+    monkeypatch.setattr(module, "free_memory", lambda: 100 * MIB)
+    recipe = command.asked(["sft"], [f"model={tiny.path('base')}", f"data={tiny.data('sft')}", "device=cpu"])
+    (found,) = plan(recipe, ())
+    assert found.time is None and "0.1 GiB are free here" in found.notes[-1]
+
+
+def test_what_is_measured_corrects_only_what_it_contradicts(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within 10 % the arithmetic stands; beyond it the allocator's part becomes what the step showed."""
+    recipe = command.asked(
+        ["sft"], [f"model={tiny.path('base')}", f"data={tiny.data('sft')}", "device=cpu", "training.batch_size=64"]
+    )
+    (alone,) = plan(recipe, (), measuring=False)
+    peaks = []
+    for factor in (1.05, 1.3):
+        took = microstep.Measured(factor * alone.peak.total, 335 * MIB, {"training": 2.0}, 5.0)
+        monkeypatch.setattr(microstep, "measure", lambda *arguments, took=took: took)
+        (found,) = plan(recipe, ())
+        assert found.measured == took.peak and found.time is not None
+        assert found.time.step == pytest.approx({"training": 2.0}, rel=0.1)
+        peaks.append(found.peak.total)
+    assert peaks[0] == alone.peak.total and peaks[0] < peaks[1] <= 1.3 * alone.peak.total * 1.02
