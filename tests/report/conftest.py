@@ -398,6 +398,12 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run(tmp_path_factory.mktemp("runs") / "word-problems-20260225-a1b2")
 
 
+@pytest.fixture(scope="session")
+def make() -> Callable[..., Path]:
+    """Makes a finished run in a folder, from a seed."""
+    return make_run
+
+
 @pytest.fixture
 def run_dir(finished_run: Path, tmp_path: Path) -> Path:
     """The same run to change, with the first 40 steps of each stage."""

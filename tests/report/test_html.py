@@ -4,44 +4,12 @@ import random
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 
 import pytest
+from tests.report.pages import EVIL, EVIL_NAME, Page, check_safe
 
 from strop.report import write_report
-from strop.report.html import MAX_BYTES
-
-EVIL = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7*7 }}"
-EVIL_NAME = "\"'><script>alert(1)<img src=x onerror=alert(1)>"  # no slash: a folder can be called so
-VOID = {"meta", "link", "br", "input", "img", "hr"}
-
-
-class Page(HTMLParser):
-    """Every start tag with its attributes, the text under each tag, and whether tags close in order."""
-
-    def __init__(self, page):
-        super().__init__(convert_charrefs=True)
-        self.tags, self.texts, self.open, self.wrong, self.scripts = [], [], [], [], []
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
-            self.wrong.append((tag, self.getpos()))
-
-    def handle_data(self, data):
-        (self.scripts if self.open[-1:] in (["script"], ["style"]) else self.texts).append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.texts).split())
+from strop.report.page import MAX_BYTES
 
 
 def report(run_dir):
@@ -52,37 +20,6 @@ def report(run_dir):
     page = Page(raw.decode("utf-8"))
     check_safe(page)
     return page
-
-
-def check_safe(page):
-    """What holds of every report: well formed, nothing fetched, nothing run but our script."""
-    assert page.wrong == [] and page.open == []
-    assert [tag for tag, _ in page.tags].count("script") == 1
-    assert not {tag for tag, _ in page.tags} & {
-        "img",
-        "iframe",
-        "object",
-        "embed",
-        "base",
-        "audio",
-        "video",
-        "image",
-        "use",
-    }
-    for tag, attrs in page.tags:
-        assert not [
-            name for name in attrs if name.startswith("on") or name in ("style", "srcset", "action", "formaction")
-        ]
-        for name in ("href", "src", "xlink:href", "fill"):
-            if (tag, name) == ("rect", "fill"):
-                assert re.fullmatch(r"url\(#hatch[12]\)", attrs.get("fill", "url(#hatch1)"))
-            elif name in attrs:
-                assert attrs[name].startswith(("#", "data:")), (tag, attrs)
-    assert not [text for text in page.scripts if "://" in text or "@import" in text or "url(" in text]
-    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
-    assert len(ids) == len(set(ids))
-    targets = {attrs["href"][1:] for _, attrs in page.tags if attrs.get("href", "").startswith("#")}
-    assert targets <= set(ids)
 
 
 @pytest.fixture(scope="module")
@@ -282,8 +219,9 @@ def test_phases_are_summed_from_the_steps_where_the_summary_has_none(tmp_path, p
 
 def test_lineage_follows_at_names_and_evaluations_hang_on_their_model(page):
     text = page.text
-    assert "base models/base-135m b45eb45eb45e 0.0350 reward 0.0124 to 0.0576, eval-base" in text
-    assert re.search(r"rl · finished grpo 20 min 12 s · 4,000 rows 6e906e906e90 0\.783 reward", text)
+    assert "models/base-135m base licence unknown 0.0350 reward 0.0124 to 0.0576, eval-base b45eb45eb45e" in text
+    assert "grpo rl · finished from dpo data problems/prompts.jsonl 0.783 reward 0.688 to 0.879, eval-grpo" in text
+    assert "20 min 12 s 4,000 rows 6e906e906e90" in text
 
 
 def test_the_policy_allows_our_script_by_hash_and_nothing_else(page):

@@ -1,5 +1,5 @@
 from strop.report.lineage import lineage
-from strop.report.read import Figure, Run, StageRun
+from strop.report.records import Figure, Run, StageRun
 
 
 def stage(name, model, kind="sft", **metrics):
@@ -14,7 +14,7 @@ def test_models_stand_after_their_parent_whatever_way_it_is_named():
         stage("c", "stages/a/model"),
         stage("d", "/runs/x/stages/c/model"),
     )
-    nodes = lineage(Run("r", stages=stages))
+    nodes = lineage(Run("r", folder="/runs/x", stages=stages))
     assert [(n.name, n.parent, n.kind) for n in nodes] == [
         ("hub/base", "", "base"),
         ("a", "hub/base", "sft"),
@@ -44,3 +44,9 @@ def test_evaluations_hang_on_the_model_they_measured():
 def test_a_stage_known_by_its_samples_alone_is_no_model():
     run = Run("r", stages=(StageRun("sft"), StageRun("eval")), curves={"sft": {"loss": ((0, 1.0),)}})
     assert [n.name for n in lineage(run)] == ["sft"]
+
+
+def test_another_runs_stage_of_the_same_name_is_a_base():
+    stages = (stage("sft", "hub/base"), stage("rm", "/runs/other/stages/sft/model"))
+    nodes = lineage(Run("r", folder="/runs/x", stages=stages))
+    assert [(n.name, n.parent) for n in nodes][-1] == ("rm", "/runs/other/stages/sft/model")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from strop.report import write_report
 from strop.report.plane import rewards_by_distance
-from strop.report.read import Event, Figure, Look, Run, read_run
+from strop.report.read import read_run
+from strop.report.records import Event, Figure, Look, Run
 from strop.report.verdict import alerts
 
 EVIL = "<script>alert(1)</script>"

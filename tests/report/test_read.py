@@ -3,7 +3,8 @@ import math
 
 import pytest
 
-from strop.report.read import Figure, read_run
+from strop.report.read import read_run
+from strop.report.records import Figure
 
 
 def test_a_finished_run_is_read_as_written(run_dir):

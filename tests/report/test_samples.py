@@ -1,4 +1,4 @@
-from strop.report.read import Answer, Sampled
+from strop.report.records import Answer, Sampled
 from strop.report.samples import compare, num_unscorable, worst
 from strop.types import Message
 

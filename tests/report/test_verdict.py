@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from strop.report.read import Event, Figure, Run, StageRun
+from strop.report.records import Event, Figure, Run, StageRun
 from strop.report.verdict import alerts, difference, headline, state_sentence, tone_of, verdict
 
 
@@ -20,13 +20,51 @@ def plain(claim):
     return claim.sentence.replace("\u00a0", " ")
 
 
-def test_a_paired_difference_is_preferred_and_quoted_with_n_and_interval():
-    last = stage("end", "@sft", reward=Figure(0.72, 0.66, 0.78, 200), delta_reward=Figure(0.41, 0.35, 0.47, 200))
+def reward(value, half=0.05, n=200):
+    return Figure(value, value - half, value + half, n)
+
+
+def test_a_paired_difference_to_the_start_is_preferred_and_quoted_with_n_and_interval():
+    last = stage("end", "@start", reward=Figure(0.72, 0.66, 0.78, 200), delta_reward=Figure(0.41, 0.35, 0.47, 200))
     claim = said(stage("start", reward=Figure(0.31, 0.25, 0.37, 200)), last)
-    assert claim.tone == "better"
+    assert claim.tone == "better" and claim.caveats == ()
     assert plain(claim) == (
-        "Better: reward in end is 0.720, 0.410 above sft on the same prompts (95 % interval 0.350 to 0.470, n = 200)."
+        "Better: reward in end is 0.720, 0.410 above start on the same prompts (95 % interval 0.350 to 0.470, n = 200)."
     )
+
+
+def test_the_way_from_the_start_leads_and_the_last_step_stands_beside_it():
+    last = stage("end", "@middle", reward=reward(0.7), delta_reward=reward(0.1))
+    claim = said(stage("start", reward=reward(0.3)), stage("middle", reward=reward(0.6)), last)
+    assert plain(claim).startswith("Better: reward in end is 0.700, 0.400 above start’s 0.300 (95 % interval 0.329")
+    assert claim.caveats[0].startswith("Better: reward in end is 0.700, 0.100 above middle on the same prompts")
+
+
+def test_a_last_step_that_lost_leads_whatever_was_won_before():
+    last = stage("end", "@middle", reward=reward(0.5), delta_reward=reward(-0.1))
+    claim = said(stage("start", reward=reward(0.3)), stage("middle", reward=reward(0.6)), last)
+    assert claim.tone == "worse" and "0.100 below middle" in claim.sentence
+    assert claim.caveats[0].startswith("Better: reward in end is 0.500, 0.200 above start’s")
+
+
+def test_the_model_that_the_run_took_is_the_one_spoken_of():
+    stages = [stage(name, reward=reward(v)) for name, v in (("eval-0", 0.3), ("eval-1", 0.8), ("eval-2", 0.6))]
+    claim = said(*stages, StageRun("peak", "best", chosen="eval-1"))
+    assert plain(claim).startswith("Better: reward in eval-1 is 0.800, 0.500 above eval-0’s 0.300")
+
+
+def test_evaluations_of_other_data_are_not_compared():
+    first = StageRun("a", "evaluate", metrics={"accuracy": reward(0.3)}, inputs={"data": "pairs.jsonl"})
+    last = StageRun("b", "evaluate", metrics={"accuracy": reward(0.9)}, inputs={"data": "test.jsonl"})
+    assert "there is nothing before" in said(first, last).sentence
+
+
+def test_the_rewards_that_answers_were_weighed_by_are_spoken_of_first():
+    stages = [
+        StageRun(n, "evaluate", metrics={"accuracy": reward(9.0), "letters": reward(v)}, rewards=("letters",))
+        for n, v in (("a", 1.0), ("b", 2.0))
+    ]
+    assert "letters in b is 2" in said(*stages).sentence
 
 
 def test_an_interval_with_zero_in_it_decides_nothing():
@@ -43,7 +81,7 @@ def test_a_loss_is_said_as_plainly():
 
 def test_without_pairs_two_stages_are_compared_by_their_intervals():
     claim = said(stage("a", reward=Figure(0.3, 0.2, 0.4, 50)), stage("b", reward=Figure(0.9, 0.8, 1.0, 60)))
-    assert claim.tone == "better" and "0.600 above a (0.300) (95 % interval 0.459 to 0.741, n = 50)" in plain(claim)
+    assert claim.tone == "better" and "0.600 above a’s 0.300 (95 % interval 0.459 to 0.741, n = 50)" in plain(claim)
 
 
 def test_difference_recovers_the_wald_interval_of_symmetric_ones():

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from strop.report.charts import MAX_SERIES, WIDTH, Chart, Table, slug, svg_of
+from strop.report.charts import MAX_SERIES, Chart
+from strop.report.frame import WIDTH, svg_of
 from strop.report.series import domain, drawable, ticks
+from strop.report.tables import Table, slug
 from strop.report.text import duration, first_line, number, short
 
 NAME_WIDTH = 124
@@ -19,13 +21,18 @@ OTHER = "other"
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A value with its interval, to be drawn beside others of the same metric."""
+    """A value with its interval, to be drawn beside others of the same metric.
+
+    Attributes: style: a colour of its own. strong: whether it stands out.
+    """
 
     name: str
     value: float
     low: float | None
     high: float | None
     n: int | None
+    style: int | None = None
+    strong: bool = False
 
 
 def interval_chart(title: str, rows: Sequence[Interval], *, stem: str = "") -> Chart:
@@ -46,15 +53,16 @@ def interval_chart(title: str, rows: Sequence[Interval], *, stem: str = "") -> C
         )
     for i, row in enumerate(rows):
         y = 6 + line * (i + 0.5)
-        parts.append(_whisker(row, i == len(rows) - 1, y, lambda v: left + (v - low) * scale))
+        parts.append(_whisker(row, y, lambda v: left + (v - low) * scale))
     label = f"{title}. " + " ".join(f"{r.name}: {number(r.value)}, {_between(r)}." for r in rows)
     table = Table(("stage", title, "low", "high", "n"), tuple((r.name, r.value, r.low, r.high, r.n) for r in rows))
     svg = svg_of(height, label, Markup("").join(parts))
     return Chart(title, "95 % interval", svg, table, slug(f"{stem} {title}") + ".csv")
 
 
-def _whisker(row: Interval, is_last: bool, y: float, x: Callable[[float], float]) -> Markup:
-    kind = "final" if is_last else "earlier"
+def _whisker(row: Interval, y: float, x: Callable[[float], float]) -> Markup:
+    weight = "final" if row.strong else "earlier"
+    kind = weight if row.style is None else f"c{row.style} final"
     parts = [Markup('<text class="name" x="0" y="{}" dy=".34em">{}</text>').format(y, first_line(row.name, 15))]
     if drawable(row.value):
         if row.low is not None and row.high is not None and drawable(row.low) and drawable(row.high):
@@ -66,7 +74,7 @@ def _whisker(row: Interval, is_last: bool, y: float, x: Callable[[float], float]
         parts.append(Markup('<circle class="point {}" cx="{:.1f}" cy="{}" r="5"/>').format(kind, x(row.value), y))
     parts.append(
         Markup('<text class="value {}" x="{}" y="{}" text-anchor="end" dy=".34em">{}</text>').format(
-            kind, WIDTH, y, number(row.value, 3)
+            weight, WIDTH, y, number(row.value, 3)
         )
     )
     return Markup("").join(parts)

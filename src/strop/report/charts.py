@@ -1,72 +1,52 @@
 """Curves as inline SVG, with their table and CSV. Intervals and bars are in `bars`.
 
-Colours are classes (`c0` … `c6`), set for light and dark in report.css; every colour also has a
+Colours are classes (`c0` … `c7`), set for light and dark in report.css; every colour also has a
 dash pattern or a hatch, so no reading rests on colour. Every text is escaped here.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import quote
+from typing import TypeVar
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from strop.report.series import Row, domain, drawable, join, running_mean, thin, ticks, window_of
-from strop.report.text import number, short
+from strop.report.frame import BOTTOM, HEIGHT, TOP, Frame, dot, grid, svg_of
+from strop.report.series import Row, domain, drawable, join, running_mean, thin, window_of
+from strop.report.tables import Table, slug
+from strop.report.text import number
 
-MAX_SERIES = 7
+MAX_SERIES = 8
 """Colours and dash patterns there are."""
 
-WIDTH, HEIGHT = 520, 250
-LEFT, RIGHT, TOP, BOTTOM = 54, 14, 14, 30
+V = TypeVar("V")
+Points = Sequence[tuple[int, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A named curve: (step, value), steps ascending."""
+    """A named curve: (step, value), steps ascending.
+
+    Attributes: style: its colour and dashes; None takes those of its place.
+    """
 
     name: str
-    points: Sequence[tuple[int, float]]
+    points: Points
+    style: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """An alert on the step axis, by its number in the list of alerts."""
+    """An alert on the step axis, by its number in the list of alerts.
+
+    Attributes: where: its place in words, where that is not the step on the axis.
+    """
 
     step: int
     number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """The numbers behind a plot."""
-
-    header: tuple[str, ...]
-    rows: tuple[tuple[str | float | None, ...], ...]
-
-    @property
-    def body(self) -> Markup:
-        """The rows in HTML; made here, since a template takes five times as long over thousands of cells."""
-        rows = ("".join(f"<td>{_cell(value)}</td>" for value in row) for row in self.rows)
-        return Markup("".join(f"<tr>{row}</tr>" for row in rows))
-
-    @property
-    def csv_uri(self) -> str:
-        """The table as CSV in a data: URI, numbers at full precision."""
-        return "data:text/csv;charset=utf-8," + quote(self.csv.encode("utf-8", "replace"), safe=",.-_")
-
-    @property
-    def csv(self) -> str:
-        """The table as CSV text; a header that a spreadsheet would run as a formula is quoted."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow([_inert(name) for name in self.header])
-        writer.writerows([["" if v is None else _inert(v) if isinstance(v, str) else v for v in r] for r in self.rows])
-        return out.getvalue()
+    where: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +59,7 @@ class Chart:
     table: Table
     filename: str
     legend: tuple[str, ...] = ()
+    styles: tuple[int, ...] = ()
     last: str = ""
     warning: str = ""
     notes: tuple[str, ...] = ()
@@ -86,26 +67,36 @@ class Chart:
 
 
 def line_chart(
-    title: str, unit: str, series: Sequence[Series], *, limit: int, marks: Sequence[Mark] = (), stem: str = ""
+    title: str,
+    unit: str,
+    series: Sequence[Series],
+    *,
+    limit: int,
+    marks: Sequence[Mark] = (),
+    rounds: Sequence[int] = (),
+    stem: str = "",
 ) -> Chart:
-    """Curves over the step, at most `limit` points each, with a running mean where they are noisy."""
+    """Curves over the step, at most `limit` points each, with a running mean where they are noisy.
+
+    Args: rounds: the step at which each round begins, where several stand one after the other; no line crosses.
+    """
     assert 0 < len(series) <= MAX_SERIES
     rows = join([s.points for s in series])
     kept = thin(rows, limit)
-    axes = _axes(kept)
-    inside = sorted((m for m in marks if axes.x_low <= m.step <= axes.x_high), key=lambda m: m.step)
-    steps = {step for step, _ in kept}
-    body = [_grid(axes), *(_mark(axes, m) for m in inside)]
-    windows = [window_of([v for _, v in s.points if drawable(v)]) for s in series]
-    body += [_curve(axes, i, s, [(t, v[i]) for t, v in kept], steps, windows[i]) for i, s in enumerate(series)]
+    frame = _frame(kept)
+    inside = sorted((m for m in marks if frame.x_low <= m.step <= frame.x_high), key=lambda m: m.step)
+    body = [grid(frame, whole=True), _rounds(frame, rounds), *(_mark(frame, m) for m in inside)]
+    windows = [max(map(_window, _parts(s.points, rounds)), default=1) for s in series]
+    body += [_curve(frame, i, s, kept, rounds, windows[i]) for i, s in enumerate(series)]
     label = f"{title} by step. " + " ".join(_in_words(s) for s in series)
     return Chart(
         title=title,
         unit=unit,
-        svg=svg_of(HEIGHT, label, Markup("").join(body), axes),
-        table=Table(("step", *(s.name for s in series)), tuple((step, *values) for step, values in kept)),
+        svg=svg_of(HEIGHT, label, Markup("").join(body), frame),
+        table=_table(series, kept, rounds),
         filename=slug(f"{stem} {title}") + ".csv",
         legend=tuple(s.name for s in series),
+        styles=tuple(_styles(series)),
         last=" / ".join(number(s.points[-1][1]) for s in series[:3]) if series else "",
         warning=_not_finite(rows),
         notes=tuple(_notes(len(rows), len(kept), max(windows))),
@@ -113,73 +104,80 @@ def line_chart(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Axes:
-    x_low: float
-    x_high: float
-    y_low: float
-    y_high: float
-
-    def x(self, step: float) -> float:
-        return LEFT + (step - self.x_low) / (self.x_high - self.x_low) * (WIDTH - LEFT - RIGHT)
-
-    def y(self, value: float) -> float:
-        return HEIGHT - BOTTOM - (value - self.y_low) / (self.y_high - self.y_low) * (HEIGHT - TOP - BOTTOM)
+def _styles(series: Sequence[Series]) -> list[int]:
+    return [place if s.style is None else s.style for place, s in enumerate(series)]
 
 
-def _axes(rows: Sequence[Row]) -> _Axes:
+def _table(series: Sequence[Series], kept: Sequence[Row], rounds: Sequence[int]) -> Table:
+    names = tuple(s.name for s in series)
+    if not rounds:
+        return Table(("step", *names), tuple((step, *values) for step, values in kept))
+    placed = tuple((step, max(1, bisect_right(rounds, step)), *values) for step, values in kept)
+    return Table(("step", "round", *names), placed)
+
+
+def _frame(rows: Sequence[Row]) -> Frame:
     steps = [step for step, _ in rows] or [0]
     x_low, x_high = (steps[0], steps[-1]) if steps[-1] > steps[0] else (steps[0] - 1, steps[0] + 1)
     y_low, y_high = domain([v for _, values in rows for v in values if v is not None and drawable(v)])
-    return _Axes(x_low, x_high, y_low, y_high)
+    return Frame(x_low, x_high, y_low, y_high)
 
 
-def _grid(axes: _Axes) -> Markup:
-    parts = []
-    for value in ticks(axes.y_low, axes.y_high, 4):
-        y = f"{axes.y(value):.1f}"
-        parts.append(Markup('<path class="grid" d="M{} {}H{}"/>').format(LEFT, y, WIDTH - RIGHT))
-        parts.append(
-            Markup('<text class="tick" x="{}" y="{}" text-anchor="end" dy=".32em">{}</text>').format(
-                LEFT - 8, y, short(value)
-            )
-        )
-    for value in ticks(axes.x_low, axes.x_high, 6):
-        if value == int(value):
-            parts.append(
-                Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
-                    axes.x(value), HEIGHT - 9, short(value)
-                )
-            )
-    parts.append(Markup('<path class="axis" d="M{} {}H{}"/>').format(LEFT, HEIGHT - BOTTOM, WIDTH - RIGHT))
-    return Markup("").join(parts)
-
-
-def _mark(axes: _Axes, mark: Mark) -> Markup:
-    x = f"{axes.x(mark.step):.1f}"
+def _mark(frame: Frame, mark: Mark) -> Markup:
+    x = f"{frame.x(mark.step):.1f}"
     return Markup(
         '<g class="mark"><path d="M{} {}V{}"/><circle cx="{}" cy="{}" r="7"/>'
         '<text x="{}" y="{}" text-anchor="middle" dy=".34em">{}</text></g>'
     ).format(x, TOP, HEIGHT - BOTTOM, x, TOP, x, TOP, mark.number)
 
 
-def _curve(
-    axes: _Axes, index: int, series: Series, kept: Sequence[tuple[int, float | None]], steps: set[int], window: int
-) -> Markup:
+def _rounds(frame: Frame, rounds: Sequence[int]) -> Markup:
+    """Where each round begins, with its number."""
+    parts = []
+    for place, step in enumerate(rounds, start=1):
+        if frame.x_low <= step <= frame.x_high:
+            x = f"{frame.x(step):.1f}"
+            line = Markup('<path class="round" d="M{} {}V{}"/>').format(x, TOP - 8, HEIGHT - BOTTOM)
+            text = Markup('<text class="tick" x="{:.1f}" y="{}">{}</text>').format(frame.x(step) + 4, TOP, place)
+            parts.append(line + text)
+    return Markup("").join(parts)
+
+
+def _curve(frame: Frame, place: int, series: Series, kept: Sequence[Row], rounds: Sequence[int], window: int) -> Markup:
     """The measured values, thin where a running mean goes over them; single points become dots."""
-    pieces = _pieces(kept)
+    index = place if series.style is None else series.style
+    steps = {step for step, _ in kept}
+    points = [(step, values[place]) for step, values in kept]
+    pieces = [piece for part in _parts(points, rounds) for piece in _pieces(part)]
     faint = window > 1
-    raw = Markup("").join(_path(axes, piece, f"line c{index} {'raw' if faint else f'd{index}'}") for piece in pieces)
+    raw = Markup("").join(_path(frame, piece, f"line c{index} {'raw' if faint else f'd{index}'}") for piece in pieces)
     few = [point for piece in pieces for point in piece] if len(series.points) <= 24 else []
     lonely = few or [piece[0] for piece in pieces if len(piece) == 1]
-    dots = Markup("").join(
-        Markup('<circle class="dot c{}" cx="{:.1f}" cy="{:.1f}" r="2.6"/>').format(index, axes.x(t), axes.y(v))
-        for t, v in lonely
-    )
+    dots = Markup("").join(dot(frame, index, step, value) for step, value in lonely)
     if not faint:
         return raw + dots
-    mean = [(t, v) for t, v in running_mean(series.points, window) if t in steps]
-    return raw + _path(axes, mean, f"line c{index} d{index}") + dots
+    means = [
+        [(t, v) for t, v in running_mean(part, window) if t in steps] for part in _parts(series.points, rounds) if part
+    ]
+    return raw + Markup("").join(_path(frame, mean, f"line c{index} d{index}") for mean in means) + dots
+
+
+def _window(points: Points) -> int:
+    return window_of([value for _, value in points if drawable(value)])
+
+
+def _parts(points: Sequence[tuple[int, V]], rounds: Sequence[int]) -> list[list[tuple[int, V]]]:
+    """The points of each round."""
+    if len(rounds) < 2:
+        return [list(points)]
+    ends = [*rounds[1:], float("inf")]
+    parts: list[list[tuple[int, V]]] = [[] for _ in rounds]
+    place = 0
+    for step, value in points:
+        while step >= ends[place]:
+            place += 1
+        parts[place].append((step, value))
+    return parts
 
 
 def _pieces(points: Sequence[tuple[int, float | None]]) -> list[list[tuple[int, float]]]:
@@ -193,10 +191,10 @@ def _pieces(points: Sequence[tuple[int, float | None]]) -> list[list[tuple[int, 
     return [piece for piece in pieces if piece]
 
 
-def _path(axes: _Axes, points: Sequence[tuple[int, float]], classes: str) -> Markup:
+def _path(frame: Frame, points: Points, classes: str) -> Markup:
     if len(points) < 2:
         return Markup("")
-    d = "L".join(f"{axes.x(step):.1f} {axes.y(value):.1f}" for step, value in points)
+    d = "L".join(f"{frame.x(step):.1f} {frame.y(value):.1f}" for step, value in points)
     return Markup('<path class="{}" d="M{}"/>').format(classes, d)
 
 
@@ -226,26 +224,3 @@ def _notes(num_rows: int, num_kept: int, window: int) -> list[str]:
     if num_kept < num_rows:
         notes.append(f"{num_kept:,} of {num_rows:,} steps, the extremes among them; all are in metrics.jsonl.")
     return notes
-
-
-def svg_of(height: int, label: str, body: Markup, axes: _Axes | None = None) -> Markup:
-    """The picture: drawn to WIDTH, named by `label` for who cannot see it, its step axis for the script."""
-    scale = Markup(' data-x="{} {} {} {}"').format(axes.x_low, axes.x_high, LEFT, WIDTH - RIGHT) if axes else Markup("")
-    return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}"{}>{}</svg>').format(
-        WIDTH, height, label, scale, body
-    )
-
-
-def _cell(value: str | float | None) -> str:
-    if isinstance(value, str):
-        return str(escape(value))
-    return "" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:,.6g}"
-
-
-def _inert(text: str) -> str:
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
-
-
-def slug(text: str) -> str:
-    """A file name of letters, digits and dashes."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "data"

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from strop.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Table, slug, svg_of
-from strop.report.read import Figure, Look
-from strop.report.series import domain, ticks
-from strop.report.text import number, short
+from strop.report.charts import Chart
+from strop.report.frame import HEIGHT, Frame, dot, grid, svg_of, whisker
+from strop.report.records import Figure, Look
+from strop.report.series import domain
+from strop.report.tables import Table, slug
+from strop.report.text import number
 
 SHOWN = (("delta/proxy", "training reward"), ("delta/held_out", "held-out reward"))
 START = Figure(0.0)
@@ -34,8 +36,8 @@ def rewards_by_distance(looks: Sequence[Look], stem: str) -> Chart | None:
     every = [p for points in curves.values() for p in points]
     x_low, x_high = domain([p.x for p in every])
     y_low, y_high = domain([v for p in every for v in (p.y.value, p.y.low, p.y.high) if v is not None])
-    frame = _Frame(x_low, x_high, y_low, y_high)
-    body = [_grid(frame), *(_curve(frame, i, points) for i, points in enumerate(curves.values()))]
+    frame = Frame(x_low, x_high, y_low, y_high)
+    body = [grid(frame), *(_curve(frame, i, points) for i, points in enumerate(curves.values()))]
     title = "Rewards by distance from the start"
     label = f"{title}. " + " ".join(f"{name}: {_in_words(points)}" for name, points in curves.items())
     return Chart(
@@ -57,44 +59,12 @@ def _points(looks: Sequence[Look], name: str) -> list[Point]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    x_low: float
-    x_high: float
-    y_low: float
-    y_high: float
-
-    def x(self, value: float) -> float:
-        return LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (WIDTH - LEFT - RIGHT)
-
-    def y(self, value: float) -> float:
-        return HEIGHT - BOTTOM - (value - self.y_low) / (self.y_high - self.y_low) * (HEIGHT - TOP - BOTTOM)
-
-
-def _grid(frame: _Frame) -> Markup:
-    parts = []
-    for value in ticks(frame.y_low, frame.y_high, 4):
-        y = f"{frame.y(value):.1f}"
-        parts.append(Markup('<path class="grid" d="M{} {}H{}"/>').format(LEFT, y, WIDTH - RIGHT))
-        text = Markup('<text class="tick" x="{}" y="{}" text-anchor="end" dy=".32em">{}</text>')
-        parts.append(text.format(LEFT - 8, y, short(value)))
-    for value in ticks(frame.x_low, frame.x_high, 6):
-        text = Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>')
-        parts.append(text.format(frame.x(value), HEIGHT - 9, short(value)))
-    return Markup("").join(parts)
-
-
-def _curve(frame: _Frame, index: int, points: Sequence[Point]) -> Markup:
+def _curve(frame: Frame, index: int, points: Sequence[Point]) -> Markup:
     """Dots in the order of the steps, joined, each with a whisker."""
     d = "L".join(f"{frame.x(p.x):.1f} {frame.y(p.y.value):.1f}" for p in points)
     parts = [Markup('<path class="line c{} d{}" d="M{}"/>').format(index, index, d)]
     for p in points:
-        x = f"{frame.x(p.x):.1f}"
-        if p.y.low is not None and p.y.high is not None:
-            ends = f"{frame.y(p.y.low):.1f}", f"{frame.y(p.y.high):.1f}"
-            parts.append(Markup('<path class="line c{} raw" d="M{} {}V{}"/>').format(index, x, *ends))
-        dot = Markup('<circle class="dot c{}" cx="{}" cy="{:.1f}" r="2.6"/>')
-        parts.append(dot.format(index, x, frame.y(p.y.value)))
+        parts += [whisker(frame, index, p.x, p.y.low, p.y.high), dot(frame, index, p.x, p.y.value)]
     return Markup("").join(parts)
 
 

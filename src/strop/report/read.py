@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from strop.report.goals import goals_of
 from strop.report.loose import (
     finite_of,
     list_of,
@@ -25,129 +26,18 @@ from strop.report.loose import (
     texts_of,
     whole_of,
 )
-from strop.types import Content, group_from_json
-
-Points = tuple[tuple[int, float], ...]
-"""(step, value), steps ascending."""
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A measured value with its 95 % interval and the number of prompts or rows it rests on.
-
-    What `evaluate.statistics.Measure` was before it became JSON, without importing numpy. The value
-    is nan where nothing could be scored.
-    """
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    n: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DataUse:
-    """The rows a stage read: how many, how many were dropped and why, and their sha256."""
-
-    rows: int | None
-    kept: int | None
-    dropped: Mapping[str, int]
-    examples: Mapping[str, str]
-    kind: str
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class StageRun:
-    """One stage as summary.json tells it; empty values where it does not."""
-
-    name: str
-    kind: str = ""
-    state: str = ""
-    seconds: float | None = None
-    metrics: Mapping[str, Figure] = field(default_factory=dict)
-    artifacts: Mapping[str, str] = field(default_factory=dict)
-    inputs: Mapping[str, str] = field(default_factory=dict)
-    data: DataUse | None = None
-    hash: str = ""
-    phases: Mapping[str, float] = field(default_factory=dict)
-    peak_memory_mb: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A prompt and an answer that show what an alert means."""
-
-    prompt: str
-    completion: str
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What a stage's monitor measured at a step."""
-
-    step: int
-    figures: Mapping[str, Figure]
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A line of events.jsonl; `code` is the detector's that raised it, if one did."""
-
-    kind: str
-    text: str
-    time: float | None
-    stage: str
-    step: int | None
-    reason: str
-    traceback: str = ""
-    code: str = ""
-    examples: tuple[Shown, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One sampled completion with what the rewards said of it."""
-
-    text: str
-    score: float | None
-    rewards: Mapping[str, float | None]
-    reasons: Mapping[str, str]
-    finish: str
-
-
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """A prompt and the completions sampled for it."""
-
-    prompt: Content
-    answers: tuple[Answer, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """All that a report is made of."""
-
-    name: str
-    state: str = "unknown"
-    stage: str = ""
-    step: int | None = None
-    steps: int | None = None
-    updated: float | None = None
-    error: str = ""
-    command: str = ""
-    seed: str = ""
-    version: str = ""
-    seconds: float | None = None
-    stages: tuple[StageRun, ...] = ()
-    lineage: tuple[Mapping[str, str], ...] = ()
-    difference: tuple[str, ...] = ()
-    config: str = ""
-    curves: Mapping[str, Mapping[str, Points]] = field(default_factory=dict)
-    events: tuple[Event, ...] = ()
-    samples: Mapping[str, tuple[Sampled, ...]] = field(default_factory=dict)
-    looks: Mapping[str, tuple[Look, ...]] = field(default_factory=dict)
-    problems: tuple[str, ...] = ()
+from strop.report.records import (
+    DataUse,
+    Event,
+    Gate,
+    Licence,
+    Overlap,
+    Points,
+    Run,
+    Shown,
+    StageRun,
+)
+from strop.report.traces import calibration_of, figures_of, gate_of, gates_of, looks_of, samples_of, stage_dirs
 
 
 def read_run(run_dir: Path) -> Run:
@@ -162,9 +52,12 @@ def read_run(run_dir: Path) -> Run:
     status = read_object(run_dir / "status.json", problems)
     events = tuple(_events(run_dir / "events.jsonl", problems))
     curves = _curves(run_dir / "metrics.jsonl", problems)
-    samples = _samples(run_dir / "stages", problems)
+    samples = samples_of(run_dir / "stages", problems)
+    config = read_text(run_dir / "config.yaml", problems)
+    seen = [*(e.stage for e in events), *curves, *(folder.name for folder in stage_dirs(run_dir / "stages"))]
     return Run(
         name=text_of(summary.get("name")) or run_dir.resolve().name,
+        folder=str(run_dir.resolve()),
         state=text_of(status.get("state")) or text_of(summary.get("state")) or "unknown",
         stage=text_of(status.get("stage")),
         step=whole_of(status.get("step")),
@@ -175,14 +68,22 @@ def read_run(run_dir: Path) -> Run:
         seed=text_of(summary.get("seed")),
         version=text_of(summary.get("version")),
         seconds=finite_of(summary.get("seconds")),
-        stages=_stages(run_dir, summary, [*(e.stage for e in events), *curves, *samples], events),
+        stages=_whole(
+            _stages(run_dir, summary, seen, events),
+            goals_of(config, samples),
+            gates_of(run_dir / "stages", problems),
+        ),
         lineage=tuple(_lineage(summary.get("lineage"))),
         difference=tuple(text_of(line) for line in list_of(summary.get("difference"))),
-        config=read_text(run_dir / "config.yaml", problems),
-        curves=curves,
+        left_out=tuple(text_of(line) for line in list_of(summary.get("left_out"))),
+        config=config,
+        curves=with_evaluations(curves, events),
         events=events,
         samples=samples,
-        looks=_looks(run_dir / "stages", problems),
+        looks=looks_of(run_dir / "stages", problems),
+        calibration=calibration_of(run_dir / "stages", problems),
+        gate=gate_of(run_dir / "ship", problems),
+        licences=_licences(summary.get("licences")),
         problems=tuple(problems),
     )
 
@@ -192,12 +93,19 @@ def _stages(
 ) -> tuple[StageRun, ...]:
     """The summary's stages, then those that only left traces (a run that died before its summary)."""
     told = {s.name: s for s in (_stage(value, events) for value in list_of(summary.get("stages"))) if s.name}
-    on_disk = {folder.name: folder / "stage.json" for folder in _stage_dirs(run_dir / "stages")}
+    on_disk = {folder.name: folder / "stage.json" for folder in stage_dirs(run_dir / "stages")}
     for name in seen:
         if name and name not in told:
             entry = read_object(on_disk[name], []) if name in on_disk else {}  # its name is never joined to a path
             told[name] = _stage({**entry, "name": name}, events)
     return tuple(told.values())
+
+
+def _whole(
+    stages: Sequence[StageRun], goals: Mapping[str, tuple[str, ...]], gates: Mapping[str, Gate]
+) -> tuple[StageRun, ...]:
+    """The stages with what stands in their folders."""
+    return tuple(replace(s, rewards=goals.get(s.name, ()), gate=gates.get(s.name)) for s in stages)
 
 
 def _stage(value: Any, events: Sequence[Event]) -> StageRun:
@@ -208,26 +116,15 @@ def _stage(value: Any, events: Sequence[Event]) -> StageRun:
         kind=text_of(stage.get("kind")),
         state=text_of(stage.get("state")),
         seconds=finite_of(stage.get("seconds")),
-        metrics=_figures(stage.get("metrics")),
+        metrics=figures_of(stage.get("metrics")),
         artifacts=texts_of(stage.get("artifacts")),
         inputs=texts_of(stage.get("inputs")),
         data=_data_use(stage.get("data"), [e for e in events if e.kind == "drop" and e.stage == name]),
         hash=text_of(stage.get("hash")),
         phases=numbers_of(stage.get("phases")),
         peak_memory_mb=finite_of(stage.get("peak_memory_mb")),
+        chosen=text_of(mapping_of(stage.get("inputs")).get("best")).removeprefix("@"),
     )
-
-
-def _figures(value: Any) -> dict[str, Figure]:
-    figures = {}
-    for name, entry in mapping_of(value).items():
-        known = mapping_of(entry) or {"value": entry}
-        number = math.nan if known.get("value") is None else number_of(known["value"])
-        if number is not None:
-            figures[name] = Figure(
-                number, number_of(known.get("low")), number_of(known.get("high")), whole_of(known.get("n"))
-            )
-    return figures
 
 
 def _data_use(value: Any, drops: Sequence[Event]) -> DataUse | None:
@@ -243,7 +140,39 @@ def _data_use(value: Any, drops: Sequence[Event]) -> DataUse | None:
         examples={reason: examples[reason] for reason in dropped if reason in examples},
         kind=text_of(data.get("kind")),
         sha256=text_of(data.get("sha256")),
+        overlap=_overlaps(data.get("overlap")),
     )
+
+
+def _overlaps(value: Any) -> tuple[Overlap, ...] | None:
+    """What a check of evaluation rows against training data found; None where there was none."""
+    rows = [value] if isinstance(value, Mapping) else list_of(value)
+    if value is None or not isinstance(value, Mapping | list):
+        return None
+    return tuple(_overlap(row) for row in map(mapping_of, rows) if row)
+
+
+def _overlap(row: Mapping[str, Any]) -> Overlap:
+    examples = (texts_of(entry) for entry in list_of(row.get("examples")))
+    return Overlap(
+        stage=text_of(row.get("stage")),
+        path=text_of(row.get("path")),
+        words=whole_of(row.get("words")),
+        prompts=whole_of(row.get("prompts")),
+        rows=whole_of(row.get("rows")),
+        same=whole_of(row.get("same")),
+        shared=whole_of(row.get("shared")),
+        examples=tuple(": ".join(filter(None, (e.get("judged"), e.get("words")))) for e in examples if e),
+    )
+
+
+def _licences(value: Any) -> dict[str, Licence]:
+    """By the name of a model or a dataset."""
+    found = {}
+    for name, entry in mapping_of(value).items():
+        told = mapping_of(entry) or {"licence": entry}
+        found[str(name)] = Licence(str(name), text_of(told.get("licence")) or "unknown", text_of(told.get("source")))
+    return found
 
 
 def _lineage(value: Any) -> Iterator[Mapping[str, str]]:
@@ -272,6 +201,25 @@ def _curves(path: Path, problems: list[str]) -> dict[str, dict[str, Points]]:
     }
 
 
+def with_evaluations(
+    curves: Mapping[str, Mapping[str, Points]], events: Sequence[Event]
+) -> dict[str, dict[str, Points]]:
+    """The curves with what was measured on held-out rows in between, which stands in the events.
+
+    Counted by steps done, so that a stage's first evaluation is at 0 and its last at the number of its steps.
+    """
+    found = {stage: dict(series) for stage, series in curves.items()}
+    for event in events:
+        if event.kind != "evaluate" or event.step is None or not event.stage:
+            continue
+        stage = found.setdefault(event.stage, {})
+        for told, value in event.figures.items():
+            name = told if told.startswith("eval_") else f"eval/{told}"
+            points = {**dict(stage.get(name, ())), event.step: value}
+            stage[name] = tuple(sorted(points.items()))
+    return found
+
+
 def _events(path: Path, problems: list[str]) -> Iterator[Event]:
     for line in read_lines(path, problems):
         yield Event(
@@ -283,6 +231,9 @@ def _events(path: Path, problems: list[str]) -> Iterator[Event]:
             reason=text_of(line.get("reason")),
             traceback=text_of(line.get("traceback")),
             code=text_of(line.get("code")),
+            cause=text_of(line.get("cause")),
+            fix=text_of(line.get("fix")),
+            figures=numbers_of(line.get("metrics")),
             examples=tuple(_shown(line.get("examples"))),
         )
 
@@ -290,52 +241,6 @@ def _events(path: Path, problems: list[str]) -> Iterator[Event]:
 def _shown(value: Any) -> Iterator[Shown]:
     for entry in map(mapping_of, list_of(value)):
         yield Shown(text_of(entry.get("prompt")), text_of(entry.get("completion")))
-
-
-def _looks(stages_dir: Path, problems: list[str]) -> dict[str, tuple[Look, ...]]:
-    """What each stage's monitor measured, by step."""
-    found = {}
-    for folder in _stage_dirs(stages_dir):
-        if not (folder / "monitor.json").is_file():
-            continue
-        rows = list_of(read_object(folder / "monitor.json", problems).get("evaluations"))
-        looks = [(whole_of(row.get("step")), _figures(row.get("figures"))) for row in map(mapping_of, rows)]
-        found[folder.name] = tuple(Look(step, figures) for step, figures in looks if step is not None)
-    return found
-
-
-def _samples(stages_dir: Path, problems: list[str]) -> dict[str, tuple[Sampled, ...]]:
-    found = {}
-    for folder in _stage_dirs(stages_dir):
-        path = folder / "samples.jsonl"
-        if path.is_file():
-            bad: list[str] = []
-            groups = tuple(s for line in read_lines(path, problems) if (s := _sampled(line, bad)))
-            if bad:
-                problems.append(f"stages/{folder.name}/samples.jsonl: {len(bad)} line(s) left out; the first: {bad[0]}")
-            found[folder.name] = groups
-    return found
-
-
-def _sampled(line: Mapping[str, Any], bad: list[str]) -> Sampled | None:
-    try:
-        group = group_from_json(line)
-    except (ValueError, TypeError) as error:
-        bad.append(str(error))
-        return None
-    answers = tuple(
-        Answer(c.text, finite_of(c.score), _verdicts(c.rewards), texts_of(c.reasons), text_of(c.finish))
-        for c in group.completions
-    )
-    return Sampled(group.prompt, answers)
-
-
-def _verdicts(value: Any) -> dict[str, float | None]:
-    return {text_of(name): number_of(score) for name, score in mapping_of(value).items()}
-
-
-def _stage_dirs(stages_dir: Path) -> list[Path]:
-    return sorted(p for p in stages_dir.iterdir() if p.is_dir()) if stages_dir.is_dir() else []
 
 
 def _command(value: Any) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from strop.report.read import Answer, Sampled
+from strop.report.records import Answer, Sampled
 from strop.types import Content, content_to_json
 
 Trend = Literal["improved", "worsened", "same", "unknown"]
@@ -43,6 +43,12 @@ class Ranked:
 
     prompt: Content
     answer: Answer
+
+    @property
+    def why(self) -> str:
+        """What the rewards said of it, those that gave the least first."""
+        told = [(self.answer.rewards.get(name), text) for name, text in self.answer.reasons.items()]
+        return "; ".join(text for _, text in sorted(told, key=lambda pair: (pair[0] is None, pair[0] or 0.0)))
 
 
 def question(prompt: Content) -> str:

@@ -80,6 +80,8 @@ def running_mean(points: Sequence[tuple[int, float]], window: int) -> list[tuple
 def domain(values: Sequence[float]) -> tuple[float, float]:
     """The range an axis shows: a little more than the values, and zero where it is near."""
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    if low == high == 0:
+        return 0.0, 1.0
     if high - low <= max(1e-12 * max(abs(low), abs(high)), 1e-290):
         pad = abs(low) * 0.5 or 0.5
         return low - pad, high + pad

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 
@@ -84,3 +85,26 @@ def first_line(text: str, limit: int = 110) -> str:
     """One line that stands for a text in a list."""
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def decimals_of(values: Sequence[float], digits: int = 3) -> int:
+    """Decimals at which the largest of some values has so many digits: what stands in one row reads alike.
+
+    A row of 143 and 8.2 takes none, one of shares (0.01 to 1) as many decimals as digits; at most 6.
+    """
+    known = [abs(v) for v in values if math.isfinite(v)]
+    largest = max(known, default=0.0)
+    if largest == 0.0 or 0.01 <= largest <= 1.0:
+        return digits
+    return min(6, max(0, digits - 1 - math.floor(math.log10(largest))))
+
+
+def fixed(value: float | None, decimals: int, *, plus: bool = False) -> str:
+    """A number to so many decimals; as `number` says it where that would show nothing of it, or too much."""
+    if value is None or not math.isfinite(value) or abs(value) >= 1e7:
+        return number(value)
+    if value != 0 and abs(value) < 0.5 * 10.0**-decimals and decimals >= 6:
+        return number(value, 2)
+    text = _minus(f"{value:,.{decimals}f}")
+    text = text[1:] if text.startswith("−") and not text.strip("−0.,") else text  # no minus zero
+    return f"+{text}" if plus and value > 0 and text.strip("0.,") else text

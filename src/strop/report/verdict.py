@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from strop.report.read import Event, Figure, Run, StageRun
+from strop.report.records import Event, Figure, Run, StageRun
 from strop.report.text import duration, moment, number, signed
 
 Tone = Literal["better", "worse", "unclear", "none"]
 
-HEADLINES = ("reward", "reward/mean", "win_rate*", "accuracy", "*accuracy", "pass@1", "pass@*", "maj@*", "rewards/*")
-"""Metrics a verdict may speak of, the most telling first; of all of them more is better."""
+HEADLINES = ("reward", "reward/mean", "accuracy", "*accuracy", "pass@1", "pass@*", "maj@*", "rewards/*")
+"""Metrics a verdict may speak of where no reward is known, the most telling first; of all of them more is better."""
 
 HACKING = ("held_out_falls", "phrase", "length", "test_gap")
 """Alarms that mean reward hacking."""
@@ -58,40 +58,92 @@ def _position(run: Run) -> str:
 
 def verdict(run: Run) -> Claim:
     """The claim about quality, and what qualifies it."""
-    claim = _claim(evaluated(run.stages))
+    claim = _claim(evaluated(run.stages), last_evaluated(run))
     if run.state == "finished" or claim.tone == "none":
         return claim
-    return replace(claim, caveats=("The run did not finish; the verdict is on what it had reached.",))
+    unfinished = "The run did not finish; the verdict is on what it had reached."
+    return replace(claim, caveats=(*claim.caveats, unfinished))
 
 
-def _claim(stages: Sequence[StageRun]) -> Claim:
-    if not stages:
+def chosen_of(run: Run) -> str:
+    """The evaluate stage whose model the run took as the best of several; '' where it took the last."""
+    return next((s.chosen for s in reversed(run.stages) if s.chosen), "")
+
+
+def last_evaluated(run: Run) -> StageRun | None:
+    """The evaluation of the model that the run ends with: the chosen one, or the last with a figure to speak of."""
+    stages, chosen = evaluated(run.stages), chosen_of(run)
+    spoken = [s for s in stages if headline(s.metrics, s.rewards)]
+    return next((s for s in stages if s.name == chosen), None) or next(reversed(spoken or stages), None)
+
+
+def _claim(stages: Sequence[StageRun], last: StageRun | None) -> Claim:
+    """From the start to the end, on the same data; where the end is worse than what it began from, that first."""
+    if last is None:
         return Claim("none", "No evaluation was recorded, so nothing is claimed about quality.")
-    first, last = stages[0], stages[-1]
-    paired = headline({k.removeprefix("delta/"): v for k, v in last.metrics.items() if k.startswith("delta/")})
-    if paired:
-        return _paired(paired, last)
-    name = headline(
-        {k: v for k, v in last.metrics.items() if k in first.metrics and math.isfinite(first.metrics[k].value)}
-    )
+    changes = {k.removeprefix("delta/"): v for k, v in last.metrics.items() if k.startswith("delta/")}
+    paired = headline(changes, last.rewards)
+    first, name = _start(stages, last, paired)
+    step = _paired(paired, last) if paired else None
+    if first is not None and not (paired and _stands_for(compared_with(last), first)):
+        whole = _unpaired(name, first, last)
+        if step is None:
+            return whole
+        lead, other = (step, whole) if step.tone == "worse" else (whole, step)
+        return replace(lead, caveats=(*lead.caveats, other.sentence))
+    if step is not None:
+        return step
+    name = headline(last.metrics, last.rewards)
     if not name:
         return Claim("none", f"{last.name} has no figure that a verdict could rest on.")
-    if first is last:
-        return Claim("none", f"{name} is {with_interval(last.metrics[name])} in {last.name}; there is nothing before.")
-    return _unpaired(name, first, last)
+    return Claim("none", f"{name} is {with_interval(last.metrics[name])} in {last.name}; there is nothing before.")
+
+
+def _start(stages: Sequence[StageRun], last: StageRun, wanted: str) -> tuple[StageRun | None, str]:
+    """The first evaluation on the data of the last one, and the metric to compare: `wanted` if both have it."""
+    for stage in stages:
+        shared = {
+            name: figure
+            for name, figure in last.metrics.items()
+            if name in stage.metrics and math.isfinite(stage.metrics[name].value)
+        }
+        name = wanted if wanted in shared else headline(shared, last.rewards)
+        if stage is not last and name and _same_data(stage, last):
+            return stage, name
+        if stage is last:
+            break
+    return None, ""
+
+
+def _same_data(a: StageRun, b: StageRun) -> bool:
+    """Whether two stages read the same rows, as far as is known."""
+    known = a.data is not None and b.data is not None
+    if known and a.data and b.data and a.data.sha256 and b.data.sha256:
+        return a.data.sha256 == b.data.sha256
+    return a.inputs.get("data", "") == b.inputs.get("data", "")
+
+
+def compared_with(stage: StageRun) -> str:
+    """What an evaluate stage was paired with: a model, or an earlier stage's answers."""
+    return (stage.inputs.get("baseline") or stage.inputs.get("against") or "").removeprefix("@")
+
+
+def _stands_for(name: str, stage: StageRun) -> bool:
+    """Whether a model's or a stage's name is that of an evaluation, or of the model it measured."""
+    return bool(name) and name in (stage.name, stage.inputs.get("model", "").removeprefix("@"))
 
 
 def _paired(name: str, stage: StageRun) -> Claim:
-    baseline = stage.inputs.get("baseline", "").removeprefix("@") or "its baseline"
+    other = compared_with(stage) or "its baseline"
     now = stage.metrics.get(name)
     start = f"{name} in {stage.name} is {number(now.value, 3)}, " if now else f"{name} in {stage.name} is "
-    return _compared(stage.metrics[f"delta/{name}"], start, f"{baseline} on the same prompts")
+    return _compared(stage.metrics[f"delta/{name}"], start, f"{other} on the same prompts")
 
 
 def _unpaired(name: str, first: StageRun, last: StageRun) -> Claim:
     delta = difference(first.metrics[name], last.metrics[name])
     start = f"{name} in {last.name} is {number(last.metrics[name].value, 3)}, "
-    return _compared(delta, start, f"{first.name} ({number(first.metrics[name].value, 3)})")
+    return _compared(delta, start, f"{first.name}’s {number(first.metrics[name].value, 3)}")
 
 
 def _compared(delta: Figure, start: str, other: str) -> Claim:
@@ -131,9 +183,12 @@ def _sort_of(event: Event) -> str:
     return "" if event.kind == "warning" and not event.code else event.kind
 
 
-def headline(metrics: Mapping[str, Figure]) -> str:
-    """The metric to speak of first, or '' if none of them is one where more is better."""
-    for pattern in HEADLINES:
+def headline(metrics: Mapping[str, Figure], rewards: Sequence[str] = ()) -> str:
+    """The metric to speak of first, or '' if none of them is one where more is better.
+
+    Args: rewards: what the user weighed answers by, in that order; it goes before all names that are known here.
+    """
+    for pattern in (*rewards, *HEADLINES):
         for name, figure in metrics.items():
             is_good = fnmatchcase(name, pattern) and not any(fnmatchcase(name, bad) for bad in NOT_HEADLINES)
             if is_good and math.isfinite(figure.value):
