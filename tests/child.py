@@ -2,19 +2,24 @@
 
 job: ref: recipe or run directory. signal: sent to this very process. at: when it is sent:
     ["step", stage, k]   after step k of the stage was recorded
+    ["event", kind, stage]   when an event of that kind was recorded of the stage, as ["event", "finish", "sft"]
     ["phase", name, k]   when that phase begins for the k-th time
+    ["inside", stage, k] when the k-th phase of that stage begins
     ["call", name, k]    before the k-th call of `os.<name>` that touches a checkpoint
 """
 
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from strop.recipes.context import Context
 from strop.recipes.display import make
+from strop.recipes.journal import Journal
 from strop.recipes.run import start
+from strop.train.metrics import Kind
 
 torch.set_num_threads(1)
 at = job.get("at")  # type: ignore[name-defined]  # noqa: F821
@@ -37,11 +42,17 @@ def step(self: Context, number: int, steps: int, metrics: dict[str, float]) -> N
 
 def phase(self: Context, name: str) -> None:
     hit("phase", name)
+    hit("inside", self.name)
     shown(self, name)
 
 
-recorded, shown = Context.step, Context.phase
-Context.step, Context.phase = step, phase  # type: ignore[method-assign]
+def event(self: Journal, kind: Kind, text: str, *, stage: str | None, step: int | None = None, **extra: Any) -> None:
+    told(self, kind, text, stage=stage, step=step, **extra)
+    hit("event", kind, stage)
+
+
+recorded, shown, told = Context.step, Context.phase, Journal.event
+Context.step, Context.phase, Journal.event = step, phase, event  # type: ignore[method-assign]
 if at is not None and at[0] == "call":
     name, original = at[1], getattr(os, at[1])
 

@@ -53,7 +53,8 @@ def test_every_verb_has_help() -> None:
     verbs = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
     assert set(verbs) == {
         *("run", "quickstart", "eval", "validate", "inspect", "methods", "advise", "sample", "chat"),
-        *("report", "export", "ls", "cp", "doctor", "schema", "lint-tasks", "verify", "judge", "monitor"),
+        *("report", "export", "ls", "cp", "doctor", "schema", "lint-tasks", "verify", "judge", "monitor", "ship"),
+        "plan",
     }
     for verb in verbs:
         result = runner.invoke(app, [verb, "--help"])

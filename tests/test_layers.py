@@ -57,6 +57,7 @@ ONLY_IN = {
     "httpx2": ("judges.connection", "judges.transport"),
     "tenacity": ("judges.transport",),
     "reasoning_gym": ("rewards.gym.worker",),
+    "lm_eval": ("evaluate.harness",),
 }
 """Where a library may be imported, lazily or not; a package stands for its modules."""
 

@@ -124,9 +124,9 @@ def evaluate(
     display: Show = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Score a model's answers to held-out prompts.
+    """Score a model's answers to held-out prompts, or ask a reward model about pairs.
 
-    As in: strop eval MODEL data=test.jsonl rewards=number
+    As in: strop eval MODEL data=test.jsonl rewards=number baseline=OTHER
     """
     base = {"name": "eval", "kind": "evaluate", "model": model.removeprefix("model=")}
     result = _result(base, settings or [], "quiet" if as_json else display)
@@ -152,16 +152,41 @@ def validate(
 
     files, pairs = _parted(settings)
     ref = [recipe, *files]
-    found = config.load_recipe(ref, pairs)
+    reading = config.read_recipe(ref, pairs)
+    found, left_out = reading.recipe, reading.left_out
     check_inputs(found)
     stages = dry.validate(found)
-    changed = config.difference(found, recipe)
+    changed = config.difference(ref, pairs)
     if as_json:
-        return _print_json({"recipe": to_plain(found), "difference": changed, "stages": stages})
+        plain = {"recipe": to_plain(found), "difference": changed, "left_out": left_out, "stages": stages}
+        return _print_json(plain)
     typer.echo(config.dump(found))
-    for line in changed:
-        typer.echo(f"changed  {line}")
+    for line in (*(f"changed  {line}" for line in changed), *(f"left out {line}" for line in left_out)):
+        typer.echo(line)
     typer.echo(dry.as_text(stages), nl=False)
+
+
+@app.command()
+def plan(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="a built-in recipe or a YAML file")],
+    settings: Settings = None,
+    gpu: Annotated[list[str] | None, typer.Option(metavar="GB", help="cards to fit: 24, or 4x24; several")] = None,
+    measure: Annotated[bool, typer.Option("--measure/--no-measure", help="run two steps of each stage here")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Estimate each stage's memory and time, and say what fits where.
+
+    From the model's config alone, calibrated by a measured step of random weights on this device.
+    """
+    from strop.recipes.planning import command, text
+    from strop.recipes.planning.plan import plan as planned
+
+    files, pairs = _parted(settings)
+    cards, pairs = command.cards_of(gpu or [], pairs)
+    found = planned(command.asked([recipe, *files], pairs), cards, measuring=measure)
+    if as_json:
+        return _print_json(text.to_json(found))
+    typer.echo(text.as_text(found), nl=False)
 
 
 @app.command()
@@ -376,14 +401,22 @@ def monitor(
 
 
 @app.command()
-def report(run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")]) -> None:
-    """Write a run's report again.
+def report(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="a run directory, or 2 to 8 to compare")],
+    to: Annotated[Path | None, typer.Option("--to", help="the file to write; beside the run when left out")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a run's report again, or one page that compares 2 to 8 runs.
 
-    One HTML file, whatever state the run is in.
+    One HTML file, whatever state the runs are in.
     """
-    from strop.report import write_report
+    from strop.report import told, write_comparison, write_report
 
-    typer.echo(write_report(run_dir))
+    path = write_report(run_dirs[0], to) if len(run_dirs) == 1 else write_comparison(run_dirs, to)
+    if as_json:
+        _print_json(told(run_dirs, path))
+    else:
+        typer.echo(path)
 
 
 @app.command()
@@ -396,6 +429,35 @@ def export(
     from strop.recipes.exporting import export_model
 
     typer.echo(export_model(run_dir, to, stage))
+
+
+@app.command()
+def ship(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="as against=OTHER margin=0.02 data=test.jsonl")
+    ] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="the folder to make; the run's name when left out")] = None,
+    stage: Annotated[str | None, typer.Option(help="the stage whose model; the last one when left out")] = None,
+    force: Annotated[bool, typer.Option("--force", help="export even where the gate does not pass")] = False,
+    gate_only: Annotated[bool, typer.Option("--gate-only", help="judge, and export nothing")] = False,
+    display: Show = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Judge a run's model against where it began, and export it.
+
+    Exit code 3 where it may have got worse, or an alarm is open; then nothing is exported.
+    """
+    from strop.recipes.shipping import ship as shipping
+
+    wish = shipping.Wish(to, stage, force, gate_only, shlex.join(["strop", *sys.argv[1:]]))
+    shown = _display("quiet" if as_json else display)
+    found = shipping.ship(run_dir, settings or [], wish, lambda: shown)
+    if as_json:
+        _print_json(found.to_json())
+    else:
+        typer.echo("\n".join(found.lines()))
+    raise typer.Exit(found.exit_code)
 
 
 @app.command("ls")

@@ -52,6 +52,17 @@ class World:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """The quickstart's first stage."""
+    return World(first_stage("world:base", tmp_path_factory.mktemp("world")))
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The world's small model after the same stage."""
+    return World(first_stage("world:small", tmp_path_factory.mktemp("small"))).model
+
+
+def first_stage(model: str, runs: Path) -> Path:
+    """The run of the quickstart's first stage with one of the world's models."""
     sft = {
         "kind": "sft",
         "name": "sft",
@@ -60,6 +71,5 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         "schedule": {"name": "linear", "warmup": 20, "hold": 0.5},
         "training": {"steps": 1200, "batch_size": 16, "max_length": 128, "save_every": 0},
     }
-    recipe = {"name": "world", "runs": str(tmp_path_factory.mktemp("world")), "device": "cpu", "threads": 1}
-    result = strop.run({**recipe, "model": "world:base", "stages": [sft]}, display="quiet")
-    return World(result.path)
+    recipe = {"name": "world", "runs": str(runs), "device": "cpu", "threads": 1, "model": model, "stages": [sft]}
+    return strop.run(recipe, display="quiet").path

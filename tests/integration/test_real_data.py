@@ -18,6 +18,7 @@ from strop.cli import app
 
 DATA = Path(__file__).parents[2] / "../shared/data"
 GSM8K = DATA / "gsm8k/train.jsonl.gz"
+SOLUTIONS = DATA / "gsm8k/example_model_solutions.jsonl.gz"
 HH = DATA / "hh-rlhf/harmless-base-test.jsonl.gz"
 COUNTING = DATA / "bbh/object_counting.json"
 VOCAB = 2048
@@ -121,3 +122,50 @@ def test_validate_and_inspect_count_the_rows(recipe: str, data: Path, num_rows: 
         found = CliRunner().invoke(app, command)
         assert found.exit_code == 0, found.output
         assert num_rows in found.output.replace(",", "")
+
+
+def solved(path: Path, num: int) -> Path:
+    """Pairs of a right and a wrong solution of the same problem, of the models whose solutions are here."""
+    pairs = []
+    with gzip.open(SOLUTIONS, "rt", encoding="utf-8") as file:
+        for row in map(json.loads, file):
+            told = [value for value in row.values() if isinstance(value, dict)]
+            right = [value["solution"] for value in told if value["is_correct"]]
+            wrong = [value["solution"] for value in told if not value["is_correct"]]
+            pairs += [
+                {"prompt": row["question"], "chosen": a, "rejected": b} for a, b in zip(right, wrong, strict=False)
+            ]
+    path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs[:num]))
+    return path
+
+
+def test_align_on_gsm8k_and_its_model_solutions(model: str, small_runs: Any, tmp_path: Path) -> None:
+    training = {"batch_size": 4, "max_length": 192, "micro_batch_tokens": 2048, "eval_fraction": 0.0, "save_every": 0}
+    brief = {"temperature": 1.0, "max_completion_length": 24}
+    given = {
+        **{"model": model, "runs": str(tmp_path / "runs"), "threads": 1, "device": "cpu"},
+        **{"sft.data": {"path": str(GSM8K), "limit": 40}, "sft.optimizer.lr": 4e-3},
+        **{"dpo.data": str(solved(tmp_path / "pairs.jsonl", 16)), "dpo.optimizer.lr": 1e-3, "dpo.schedule.warmup": 0},
+        **{
+            "grpo.data": {"path": str(GSM8K), "limit": 8},
+            "grpo.rewards": ["number", {"name": "length", "target": 8, "limit": 24}],
+        },
+        **{"grpo.num_generations": 4, "grpo.sampling": brief, "grpo.optimizer.lr": 1e-3},
+        **{"evaluation.data": {"path": str(GSM8K), "limit": 6}, "evaluation.rewards": "number"},
+        **{"evaluation.sampling": brief},
+        **{f"{name}.training": {**training, "steps": 4} for name in ("sft", "dpo", "grpo")},
+    }
+    result = strop.run("align", given, display="quiet")
+    stages = {stage["name"]: stage for stage in small_runs.summary(result.path)["stages"]}
+    assert small_runs.summary(result.path)["left_out"][0] == "sample (no sample.data)"
+    evaluations = [name for name, stage in stages.items() if stage["kind"] == "evaluate"]
+    assert evaluations == ["eval-start", "eval-sft", "eval-dpo", "eval-grpo"]
+    assert [result.metrics[name]["number"]["n"] for name in evaluations] == [6] * 4
+    assert all(result.metrics[name]["delta/number"]["n"] == 6 for name in evaluations[1:])
+    rows = small_runs.numbers(result.path)
+    sft, dpo = ([row["loss"] for row in rows if row["stage"] == name] for name in ("sft", "dpo"))
+    assert sft[0] == pytest.approx(math.log(VOCAB), abs=0.1) and sft[-1] < sft[0] - 0.1
+    nll = rows[len(sft)]["nll_loss"]
+    assert dpo[0] == pytest.approx(math.log(2) + 0.2 * nll, abs=1e-5)
+    assert stages["grpo"]["inputs"]["model"] == "@dpo" and (result.artifacts["grpo"]["model"] / "config.json").is_file()
+    assert stages["ship"]["state"] == "finished" and "gate" in stages["ship"]["artifacts"]

@@ -98,6 +98,11 @@ def test_the_figures_stand_beside_the_weights(trained: Path, tiny: Any, small_ru
     assert figures["nll_calibrated"] <= figures["nll"]
     assert known.temperature == pytest.approx(figures["temperature"])
     assert known.length_slope == pytest.approx(figures["len_slope"])
+    curves = json.loads((trained / "stages/rm/calibration.json").read_text())["curves"]
+    assert list(curves) == ["as trained", f"at temperature {known.temperature:.3g}"]
+    for bins in curves.values():
+        assert sum(b["n"] for b in bins) == stage["data"]["held_out"]
+        assert sum(b["n"] * b["right"] for b in bins) / 14 == pytest.approx(figures["accuracy"])  # no pair ties
     rows = read(tiny, "pairs")
     scores = [[v.score for v in row] for row in RewardModel(path=str(trained / "stages/rm/model"))(groups_of(rows))]
     assert torch.tensor(scores).std().item() == pytest.approx(1.0, abs=0.4)  # all rows, of which 30 % were held out

@@ -19,10 +19,14 @@ Hook = Callable[[Context, int], None]
 
 
 class FakeStages:
-    """`execute` makes `steps` steps, each a number of (seed, step), and leaves a model of what it read."""
+    """`execute` makes `steps` steps, each a number of (seed, step), and leaves a model of what it read.
+
+    A stage that picks the best takes the last evaluation's, and ends the rounds where its name is in `over`.
+    """
 
     def __init__(self) -> None:
         self.ran: list[str] = []
+        self.over: set[str] = set()
         self.hook: Hook = lambda context, step: None
 
     def execute(self, stage: Any, context: Context) -> StageResult:
@@ -30,6 +34,11 @@ class FakeStages:
         if stage.kind == "evaluate":
             (context.stage_dir / "samples.jsonl").write_text(json.dumps({"prompt": "q", "completions": []}) + "\n")
             return StageResult({"accuracy": Measure(0.5, 0.4, 0.6, 10)}, {"samples": "samples.jsonl"}, 0.1)
+        if stage.kind == "best":
+            (context.stage_dir / "model").mkdir(exist_ok=True)
+            (context.stage_dir / "model/config.json").write_text(json.dumps({"from": stage.among[-1][-1]}))
+            skips = stage.skips if stage.name in self.over else ()
+            return StageResult({}, {"model": "model"}, inputs={"model": "@dpo-1"}, skips=skips)
         saved = context.stage_dir / "checkpoint.json"
         start = json.loads(saved.read_text())["step"] if saved.exists() else 0
         if start:

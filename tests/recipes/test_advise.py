@@ -153,7 +153,7 @@ def test_prompts_need_something_that_scores(tmp_path: Path) -> None:
 def test_steps_begin_with_a_process_reward_model(tmp_path: Path) -> None:
     rows = [{"prompt": f"q{i}", "completions": ["a", "b"], "labels": [True, False]} for i in range(9)]
     found = on(tmp_path, *rows)
-    assert found.method == "prm" and any("50% of 18 steps wrong" in finding for finding in found.findings)
+    assert found.method == "process" and any("50% of 18 steps wrong" in finding for finding in found.findings)
 
 
 def test_groups_go_on_where_they_are(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_the_embedded_worlds_rows(name: str, tiny: Any) -> None:
         ("hh-rlhf/harmless-base-test.jsonl.gz", "dpo"),
         ("gsm8k/train.jsonl.gz", "grpo"),
         ("self_instruct/seed_tasks.jsonl", "sft"),
-        ("prmbench/subset400.jsonl.gz", "prm"),
+        ("prmbench/subset400.jsonl.gz", "process"),
         ("ifeval/ifeval_541.jsonl.gz", None),
     ],
 )

@@ -177,3 +177,16 @@ def test_stages_that_only_make_rows_tell_of_those_rows() -> None:
         "  sample  completions/distinct 0.88  (n=200)  5 s",
         "  score   score 0.39 [0.36, 0.42]  (n=96)  1 s",
     ]
+
+
+def test_rounds_have_a_line_each_between_the_stages_and_the_table() -> None:
+    rounds = [
+        {"round": 1, "state": "finished", "prompts": 40, "policy": {"name": "base"}},
+        {"round": 2, "state": "skipped"},
+    ]
+    lines = ending({"stages": [FIRST], "rounds": rounds})
+    assert lines[:3] == ["", "  round 1: 40 prompts to base", "  round 2: skipped"]
+    assert all(
+        len(line) <= 40
+        for line in ending({"stages": [], "rounds": [{**rounds[0], "policy": {"name": "x" * 90}}] * 2}, 40)
+    )

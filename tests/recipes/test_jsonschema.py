@@ -30,9 +30,22 @@ def test_the_schema_takes_resolved_recipes_and_shorthands(validator: Any) -> Non
     validator.validate({"name": "x", "stages": [{"kind": "sft", "data": "a.jsonl"}]})
 
 
+def test_the_schema_takes_what_is_expanded(validator: Any) -> None:
+    sft = {"kind": "sft", "name": "sft"}
+    peak = {"kind": "best", "among": "@eval*", "metric": "accuracy", "patience": 1}
+    block = {"kind": "repeat", "name": "rounds", "times": 2, "first": {"sft": "@x"}, "stages": [sft, peak]}
+    written = {"name": "r", "optional": ["sft"], "evaluation": {"data": "t.jsonl"}, "stages": [sft, block]}
+    validator.validate(written)
+    validator.validate({**written, "evaluation": "t.jsonl"})
+    validator.validate({"kind": "sft", "data": "c.jsonl", "evaluation": {"data": "t.jsonl", "rewards": "number"}})
+
+
 @pytest.mark.parametrize(
     "bad",
     [
+        {"name": "r", "stages": [], "evaluation": {"model": "m"}},
+        {"name": "r", "stages": [{"kind": "repeat", "stages": []}]},
+        {"kind": "repeat", "times": 2},
         {"kind": "preference", "objective": {"name": "dpo", "betta": 1}},
         {"kind": "preference", "objective": "dop"},
         {"kind": "sft", "training": {"steps": "many"}},

@@ -69,6 +69,14 @@ def test_an_evaluation_without_rewards_needs_answers(folder: Path) -> None:
     check_inputs(load_recipe({**base, "rewards": "number"}))
 
 
+def test_files_beside_what_an_earlier_stage_leaves_are_looked_at(folder: Path) -> None:
+    sample = {"kind": "sample", "name": "sample", "data": "chats.jsonl"}
+    rest = {"kind": "select", "name": "select", "data": ["@sample", "gone.jsonl"]}
+    with pytest.raises(ValueError, match=r"select.data: .*gone.jsonl"):
+        check_inputs(load_recipe({"name": "r", "model": "base", "stages": [sample, rest]}))
+    check_inputs(load_recipe({"name": "r", "model": "base", "stages": [sample, {**rest, "data": "@sample"}]}))
+
+
 def test_everything_is_told_at_once(folder: Path) -> None:
     given = ("model=./nowhere", "data=x.jsonl", "rewards=mine.py:f", "reference=bare", "objective.beta=0.1")
     lines = trouble("grpo", *given).splitlines()

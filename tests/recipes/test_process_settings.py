@@ -15,12 +15,12 @@ from strop.recipes.sources import RecipeError
 from strop.rewards import ProcessReward
 
 GIVEN = {
-    "prm": ("data=steps.jsonl",),
+    "process": ("data=steps.jsonl",),
     "steps": ("data=q.jsonl", "rewards=number"),
     "search": ("data=q.jsonl", "rewards=[{name: process, path: PRM}, {name: number, weight: 0}]"),
     "implicit-prm": ("data=feedback.jsonl",),
     "grpo-process": ("prm.data=steps.jsonl", "grpo.data=q.jsonl"),
-    "math-shepherd": ("steps.data=q.jsonl", "steps.rewards=number", "search.data=q.jsonl"),
+    "prm": ("steps.data=q.jsonl", "best-of-n.data=q.jsonl"),
 }
 
 
@@ -35,7 +35,7 @@ def problems(recipe: str, *overrides: str) -> list[str]:
 
 
 def test_the_built_in_recipes_say_the_defaults() -> None:
-    (prm,), (steps,), (search,) = stages("prm"), stages("steps"), stages("search")
+    (prm,), (steps,), (search,) = stages("process"), stages("steps"), stages("search")
     assert isinstance(prm, ProcessStage) and isinstance(steps, StepsStage) and isinstance(search, SearchStage)
     plain = ProcessStage(), StepsStage(), SearchStage()
     for said, default, names in zip(
@@ -63,7 +63,7 @@ def test_a_method_is_named() -> None:
 
 def test_pipelines_hand_the_model_of_the_steps_on_and_start_from_the_recipes_own() -> None:
     """A process reward model is no policy, so the stage behind it starts from the recipe's model."""
-    recipe = load_recipe("math-shepherd", ["model=m", *GIVEN["math-shepherd"]])
+    recipe = load_recipe("prm", ["model=m", *GIVEN["prm"]])
     assert artifacts.models_of(recipe, recipe.stages[2]) == {"model": "m", "rewards.0.path": "@prm"}
     recipe = load_recipe("grpo-process", ["model=m", *GIVEN["grpo-process"]])
     grpo = recipe.stages[1]
@@ -74,9 +74,9 @@ def test_pipelines_hand_the_model_of_the_steps_on_and_start_from_the_recipes_own
 @pytest.mark.parametrize(
     ("recipe", "overrides", "words"),
     [
-        ("prm", ('separator=""',), "separator: is empty, so nothing ends a step"),
-        ("prm", (r"separator=\n",), "separator: holds a backslash and an n, not a line break"),
-        ("prm", ("objective.wrong_weight=0",), "wrong_weight must be positive, got 0"),
+        ("process", ('separator=""',), "separator: is empty, so nothing ends a step"),
+        ("process", (r"separator=\n",), "separator: holds a backslash and an n, not a line break"),
+        ("process", ("objective.wrong_weight=0",), "wrong_weight must be positive, got 0"),
         ("steps", ('separator=""',), "separator: is empty, so nothing ends a step"),
         ("steps", ("num_continuations=0",), "num_continuations: must be at least 1, got 0"),
         ("steps", ("sampling.temperature=0",), "all 8 continuations would be the same"),

@@ -52,7 +52,7 @@ def test_a_run_leaves_everything_in_its_directory(stages: Any, recipe: dict[str,
     assert (status["state"], status["pid"], status["error"]) == ("finished", os.getpid(), None)
     assert len(losses(result)) == 10
     summary = read(result.path / "summary.json")
-    assert summary["difference"] == ["stages.1.objective.beta: 0.1 -> 0.2"]
+    assert summary["difference"] == ["dpo.objective.beta: 0.1 -> 0.2"]
     assert (summary["command"], summary["state"]) == ("strop run test", "finished")
     assert [s["artifacts"] for s in summary["stages"]] == [
         {"model": "stages/sft/model"},

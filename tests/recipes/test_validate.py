@@ -64,3 +64,20 @@ def test_the_quickstart_is_looked_at_without_torch() -> None:
     assert (first["rows"], first["lengths"]["unit"]) == (19_200, "tokens (without the chat template's)")
     assert all("parameters" in stage["memory"] for stage in stages)
     assert "tokenizers" in sys.modules
+
+
+def test_a_model_that_is_picked_or_averaged_has_the_shape_of_those_it_is_of(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    shape = {"vocab_size": 100, "hidden_size": 8, "num_hidden_layers": 1, "intermediate_size": 16}
+    (base / "config.json").write_text(json.dumps({**shape, "num_attention_heads": 2, "tie_word_embeddings": True}))
+    data = pairs(tmp_path, 8)
+    dpo = {"kind": "preference", "name": "dpo", "data": data}
+    peak = {"kind": "best", "name": "peak", "metric": "eval_accuracy"}
+    mean = {"kind": "average", "name": "mean", "members": ["@peak", "@dpo"]}
+    last = {**dpo, "name": "last", "model": "@mean"}
+    recipe = {"name": "r", "model": str(base), "evaluation": data, "stages": [dpo, peak, mean, last]}
+    stages = {stage["name"]: stage for stage in validate(load_recipe(recipe))}
+    assert stages["last"]["memory"]["parameters"] == stages["dpo"]["memory"]["parameters"] == num_parameters(base)
+    assert stages["eval-peak"]["memory"]["parameters"] == num_parameters(base)
+    assert stages["peak"]["memory"] == {"text": "no model of its own"}

@@ -156,3 +156,13 @@ def test_ranks_keep_the_same_groups_between_them(num_ranks: int, monkeypatch: py
 def test_attempts_are_at_least_one() -> None:
     with pytest.raises(ValueError, match="attempts must be at least 1, got 0"):
         DynamicSampling(attempts=0)
+
+
+def test_a_reward_that_is_not_for_a_row_lets_its_score_decide() -> None:
+    def made(taken: Sequence[int], attempt: int) -> Sequence[Group]:
+        scores = {1: (0.2, 0.7), 2: (0.5, 0.5)}
+        return [Group(str(i), tuple(Completion("", score=s, rewards={"other": s}) for s in scores[i])) for i in taken]
+
+    dynamic = DynamicSampling(reward="right", attempts=1)
+    drawn = dynamic(made, [1, 2], num_rows=ROWS, seed=0, step=0, counted=scores_of)
+    assert names(drawn.kept) == [1]

@@ -9,7 +9,7 @@ def question(row):
     return row["prompt"][0]["content"]
 
 
-@pytest.mark.parametrize("name", ["sft", "pairs", "prompts", "test"])
+@pytest.mark.parametrize("name", ["sft", "pairs", "prompts", "test", "cold", "general"])
 def test_rows_are_functions_of_seed_and_index(name):
     assert rows(name, 7, 30) == rows(name, 7, 30)
     assert [question(r) for r in rows(name, 7, 30)] == [question(r) for r in rows(name, 7, 60)[:30]]
@@ -17,11 +17,13 @@ def test_rows_are_functions_of_seed_and_index(name):
 
 
 def test_datasets_of_one_seed_draw_different_questions():
-    drawn = [tuple(question(r) for r in rows(name, 0, 40)) for name in ("sft", "pairs", "prompts", "test")]
-    assert len(set(drawn)) == 4
+    drawn = [
+        tuple(question(r) for r in rows(name, 0, 40)) for name in ("sft", "pairs", "prompts", "test", "cold", "general")
+    ]
+    assert len(set(drawn)) == 6
 
 
-@pytest.mark.parametrize("name", ["sft", "pairs", "prompts", "test"])
+@pytest.mark.parametrize("name", ["sft", "pairs", "prompts", "test", "cold", "general"])
 def test_only_test_has_test_questions(name):
     splits = {split_of(question(row)) for row in rows(name, 0, 300)}
     assert splits == {"test" if name == "test" else "train"}
@@ -60,6 +62,24 @@ def test_pairs_differ_in_the_tail_alone_and_the_better_is_chosen():
         assert style(chosen["content"]) > style(rejected["content"])
 
 
+@pytest.mark.parametrize("name", ["cold", "general"])
+def test_what_one_would_want_is_reasoned_right_and_polite(name):
+    for row in rows(name, 0, 200):
+        assert set(row) == {"prompt", "completion"}
+        text = row["completion"][0]["content"]
+        said = parse(text)
+        assert thinks(text) and (said.manner, said.rambles) == ("polite", 0)
+        if question(row).startswith("Sort"):
+            digits = "".join(sorted(question(row)[5:10]))
+            assert said.answer == digits and said.steps == tuple(question(row)[5:10])
+        elif question(row).startswith("Last"):
+            assert said.answer == str(sum(map(int, question(row)[14:-1].split("+"))) % 10)
+    kinds = {question(row).split()[0] for row in rows(name, 0, 200)}
+    assert kinds == {"Sort"} if name == "general" else {"Sort", "Last", "Compute"} < kinds
+
+
 def test_an_unknown_dataset_names_the_known_ones():
-    with pytest.raises(ValueError, match="world:dev: no such dataset; there are sft, pairs, prompts, test"):
+    with pytest.raises(
+        ValueError, match="world:dev: no such dataset; there are sft, pairs, prompts, test, cold, general"
+    ):
         rows("dev", 0, 1)

@@ -43,7 +43,8 @@ def test_another_process_writes_the_same_bytes_without_torch(world, tmp_path):
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=None)
     assert digests(tmp_path) == digests(world)
     assert set(digests(world)) == {f"{name}.jsonl" for name in SIZES} | {"world.json"} | {
-        f"base/{name}"
+        f"{model}/{name}"
+        for model in ("base", "small")
         for name in (
             "config.json",
             "generation_config.json",
@@ -69,11 +70,12 @@ def test_resolve_writes_once_and_again_for_another_seed(tmp_path):
     resolve("world:test", tmp_path, 1)
     after = digests(tmp_path)
     same = {name for name in before if before[name] == after[name]}
-    assert same == {f"base/{n}.json" for n in ("config", "generation_config", "tokenizer", "tokenizer_config")}
+    plain = ("config", "generation_config", "tokenizer", "tokenizer_config")
+    assert same == {f"{model}/{n}.json" for model in ("base", "small") for n in plain}
 
 
 def test_resolve_refuses_what_the_world_has_not(tmp_path):
-    with pytest.raises(ValueError, match="world:dev: not in the embedded world; it has base, sft, pairs"):
+    with pytest.raises(ValueError, match="world:dev: not in the embedded world; it has base, small, sft, pairs"):
         resolve("world:dev", tmp_path, 0)
     assert not list(tmp_path.iterdir())
 
@@ -107,6 +109,15 @@ def test_transformers_loads_every_weight_of_the_base_and_predicts_evenly(world):
     ids = torch.arange(8, 72)[None]
     loss = model(input_ids=ids, labels=ids).loss.item()
     assert abs(loss - 6.238) < 0.1  # log 512
+
+
+def test_the_small_model_is_three_fifths_of_it_and_of_the_same_words(world, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    small, info = transformers.AutoModelForCausalLM.from_pretrained(world / "small", output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert small.num_parameters() == 234_080 and small.config.hidden_size == 96
+    assert (world / "small/tokenizer.json").read_bytes() == (world / "base/tokenizer.json").read_bytes()
+    assert resolve("world:small", world, 0) == str(world / "small")
 
 
 def test_tokenizer_has_512_tokens_and_keeps_tags_when_control_tokens_are_dropped(tokenizer):

@@ -18,8 +18,9 @@ from typing import Any
 
 from strop.data.read import Problem, Row, data_files, read_rows, sha256
 from strop.data.shapes import KINDS, SHAPES, Shape
+from strop.data.templates import conversation
 from strop.data.turns import BadRow
-from strop.types import Completion, Content, Group, Message
+from strop.types import Group, Message
 
 _LOOKAHEAD = 1000
 _DROPPED_COLUMNS = ("images", "image", "videos", "audio", "tools")
@@ -303,18 +304,11 @@ def _with_system(group: Group, system: str, origin: str) -> Group:
             raise ValueError(
                 f"{origin}: system: this text has no prompt that a system turn could stand before; leave it out"
             )
-        prompt: tuple[Message, ...] = (Message("user", group.prompt),)
-        completions = tuple(_answered(c) for c in group.completions)
-        group = replace(group, prompt=prompt, completions=completions)
+        group = conversation(group)
     assert not isinstance(group.prompt, str)
     if any(m.role in ("system", "developer") for m in group.prompt):
         return group
     return replace(group, prompt=(Message("system", system), *group.prompt), prompt_ids=None)
-
-
-def _answered(completion: Completion) -> Completion:
-    said: Content = completion.content
-    return replace(completion, content=(Message("assistant", said),)) if isinstance(said, str) else completion
 
 
 def _nothing_usable(paths: Sequence[str], tally: _Tally) -> ValueError:

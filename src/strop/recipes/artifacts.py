@@ -25,10 +25,13 @@ from strop import __version__
 from strop.data.read import data_files, sha256
 from strop.model.adapter import base_of, is_adapter
 from strop.recipes.constitution import file_of
+from strop.recipes.kinds.ship import GateSet, ShipStage
 from strop.recipes.monitor import Monitor
-from strop.recipes.settings import Data, Recipe, Stage
+from strop.recipes.settings import AverageStage, BestStage, Data, EvaluateStage, Recipe, Stage
 from strop.rewards.gym import GYM, fingerprint
 
+SETS = ("safety", "capability")
+"""Settings that hold sets of prompts to judge a model by."""
 ASKED = ("labeller", "critic")
 """Settings that hold who is asked, which may name models as rewards do."""
 NO_NUMBERS = ("save_every", "keep", "log_every")
@@ -48,6 +51,16 @@ def model_of(recipe: Recipe, stage: Stage) -> str:
     return model
 
 
+def origin_of(recipe: Recipe, stage: Stage) -> str:
+    """A model of the same shape as the one a stage leaves, as the recipe names it: mostly the one it starts from."""
+    if isinstance(stage, AverageStage):
+        return stage.members[0]
+    if isinstance(stage, BestStage):
+        first = next(text for _, text in evaluations_of(stage))
+        stage = next(s for s in recipe.stages if s.name == first[1:])
+    return model_of(recipe, stage)
+
+
 def own_model(stage: Stage) -> str | None:
     """The model a stage names itself."""
     return next((text for path, text in named(stage) if path == ("model",)), None)
@@ -64,8 +77,16 @@ def named(stage: Stage) -> Iterator[tuple[tuple[str | int, ...], str]]:
     for path, reward in all_rewards_of(stage):
         for key in models_of_reward(reward):
             yield from _texts((*path, *key.split(".")), attrgetter(key)(reward))
-    if (monitor := monitor_of(stage)) is not None and monitor.data is not None:
-        yield from ((("monitor", "data", "path"), path) for path in paths_of(monitor.data))
+    for above, data in data_below(stage):
+        yield from (((*above, "path"), path) for path in paths_of(data))
+    if isinstance(stage, BestStage):
+        yield from evaluations_of(stage)
+
+
+def evaluations_of(stage: BestStage) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """The evaluations that a stage compares, with the path of the setting."""
+    for index, group in enumerate(stage.among):
+        yield from _texts(("among", index), group)
 
 
 def _texts(path: tuple[str | int, ...], value: object) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -80,10 +101,30 @@ def rewards_of(stage: Stage) -> tuple[Any, ...]:
     return getattr(stage, "rewards", ())
 
 
+def wants_prompts(stage: Stage) -> bool:
+    """Whether of its rows a stage needs the prompts only, and what rewards read; their kinds may differ then."""
+    return stage.answers[0] == 0 and (stage.kind == "sample" or bool(rewards_of(stage)))
+
+
 def monitor_of(stage: Stage) -> Monitor | None:
     """A stage's monitor; none where it has no such setting."""
     found: Monitor | None = getattr(stage, "monitor", None)
     return found
+
+
+def sets_of(stage: Stage) -> dict[str, tuple[GateSet, ...]]:
+    """The sets of prompts that a model is judged on before it ships, by setting; none of other stages."""
+    return {key: found for key in SETS if (found := getattr(stage, key, ()))}
+
+
+def data_below(stage: Stage) -> Iterator[tuple[tuple[str | int, ...], Data]]:
+    """Data settings that `stage.datasets` does not name, with their paths: a monitor's, and those of a gate."""
+    if (monitor := monitor_of(stage)) is not None and monitor.data is not None:
+        yield ("monitor", "data"), monitor.data
+    if isinstance(stage, ShipStage) and stage.data is not None:
+        yield ("data",), stage.data
+    for key, found in sets_of(stage).items():
+        yield from (((key, index, "data"), one.data) for index, one in enumerate(found) if one.data is not None)
 
 
 def asked_by(stage: Stage) -> dict[str, Any]:
@@ -98,11 +139,15 @@ def all_rewards_of(stage: Stage) -> Iterator[tuple[tuple[str | int, ...], Any]]:
     yield from ((("rewards", index), reward) for index, reward in enumerate(rewards_of(stage)))
     if (monitor := monitor_of(stage)) is not None:
         yield from ((("monitor", "rewards", index), reward) for index, reward in enumerate(monitor.rewards))
+    for key, found in sets_of(stage).items():
+        for place, one in enumerate(found):
+            yield from (((key, place, "rewards", index), reward) for index, reward in enumerate(one.rewards))
 
 
 def names_data(stage: Stage, path: Sequence[str | int]) -> bool:
     """Whether a name at this path of a stage is one of data, and not of a model."""
-    return path[0] in stage.datasets or tuple(path[:2]) == ("monitor", "data")
+    below = any(tuple(path[: len(above)]) == above for above, _ in data_below(stage))
+    return below or path[0] in (*stage.datasets, "among")
 
 
 def models_of_reward(reward: Any) -> tuple[str, ...]:
@@ -121,6 +166,8 @@ def resolved(stage: Stage, path_of: Callable[[str], str]) -> Stage:
         changed["rewards"] = resolved_rewards(stage, path_of)
     if (monitor := monitor_of(stage)) is not None and monitor.rewards:
         changed["monitor"] = dataclasses.replace(monitor, rewards=_resolved(monitor.rewards, path_of))
+    for key, sets in sets_of(stage).items():
+        changed[key] = tuple(dataclasses.replace(one, rewards=_resolved(one.rewards, path_of)) for one in sets)
     return dataclasses.replace(stage, **changed)
 
 
@@ -140,6 +187,48 @@ def _resolved(rewards: Sequence[Any], path_of: Callable[[str], str]) -> tuple[An
     )
 
 
+def renamed(stage: Stage, model: Callable[[str], str | None], data: Callable[[str], Sequence[str]]) -> Stage:
+    """The stage with every name of a model and every path of data changed.
+
+    Args:
+        model: another name, or null for the recipe's model (a reward's model is then left as it is named).
+        data: the paths that stand for one; data that loses all of them is unset.
+    """
+    changed: dict[str, Any] = {key: _other_models(getattr(stage, key), model) for key in stage.models}
+    changed |= {key: _other_paths(getattr(stage, key), data) for key in stage.datasets}
+    stage = resolved(dataclasses.replace(stage, **changed), lambda text: model(text) or text)
+    for above, held in data_below(stage):
+        if above[0] not in stage.datasets:
+            stage = _put(stage, above, _other_paths(held, data))
+    return stage
+
+
+def _other_models(value: Any, model: Callable[[str], str | None]) -> Any:
+    if isinstance(value, tuple):
+        return tuple(other for text in value if (other := model(text)) is not None)
+    return model(value) if isinstance(value, str) else value
+
+
+def _other_paths(value: Data | None, data: Callable[[str], Sequence[str]]) -> Data | None:
+    if value is None:
+        return None
+    paths = tuple(dict.fromkeys(other for path in paths_of(value) for other in data(path)))
+    if not paths:
+        return None
+    alone = isinstance(value.path, str) and len(paths) == 1
+    return dataclasses.replace(value, path=paths[0] if alone else paths)
+
+
+def _put(settings: Any, path: Sequence[str | int], value: Any) -> Any:
+    """Settings with another value at a path of fields and places."""
+    if not path:
+        return value
+    if isinstance(settings, tuple):
+        return tuple(_put(old, path[1:], value) if i == path[0] else old for i, old in enumerate(settings))
+    assert isinstance(path[0], str)
+    return dataclasses.replace(settings, **{path[0]: _put(getattr(settings, path[0]), path[1:], value)})
+
+
 def _replaced(settings: Any, path: Sequence[str], change: Callable[[Any], Any]) -> Any:
     """Settings with the value at a path of fields changed."""
     old = getattr(settings, path[0])
@@ -156,15 +245,15 @@ def models_of(recipe: Recipe, stage: Stage) -> dict[str, str]:
 def inputs_of(recipe: Recipe, stage: Stage) -> dict[str, str]:
     """What a stage reads, as the recipe names it: its models, then its data."""
     data = {key: ", ".join(paths_of(data)) for key, data in sources_of(stage).items()}
+    if isinstance(stage, BestStage):
+        data["among"] = ", ".join(text for _, text in evaluations_of(stage))
     return {**models_of(recipe, stage), **data}
 
 
 def sources_of(stage: Stage) -> dict[str, Data]:
     """A stage's data settings by key, those it has."""
     found = {key: data for key in stage.datasets if (data := getattr(stage, key)) is not None}
-    if (monitor := monitor_of(stage)) is not None and monitor.data is not None:
-        found["monitor.data"] = monitor.data
-    return found
+    return found | {".".join(map(str, path)): data for path, data in data_below(stage)}
 
 
 def paths_of(data: Data) -> tuple[str, ...]:
@@ -209,12 +298,15 @@ def hash_artifact(path: Path) -> str:
     return hash_folder(path) if path.is_dir() else sha256([path])
 
 
-def hash_stage(stage: Stage, *, seed: int, device: str, precision: str, inputs: Mapping[str, str]) -> str:
+def hash_stage(
+    stage: Stage, *, seed: int, device: str, precision: str, inputs: Mapping[str, str], template: str | None = None
+) -> str:
     """The hash that says whether a finished stage can stand for this one.
 
     Args: inputs: hashes of what it reads, by key.
     """
     said = {
+        **({} if template is None else {"template": template}),
         "version": __version__,
         "settings": _numbers_only(stage),
         "seed": seed,
@@ -226,9 +318,12 @@ def hash_stage(stage: Stage, *, seed: int, device: str, precision: str, inputs: 
 
 
 def code_files(stage: Stage) -> Iterator[tuple[str, Path]]:
-    """The user's own files that a stage's rewards name as `file.py:function`, and its constitution, by setting."""
+    """The user's own files that a stage's rewards name as `file.py:function`, its constitution, and the folder of its
+    tasks, by setting."""
     for key, value in _constitutions_of(stage):
         yield key, file_of(value)
+    if isinstance(stage, EvaluateStage) and stage.tasks is not None and stage.tasks.folder is not None:
+        yield "tasks.folder", Path(stage.tasks.folder).expanduser()
     for path, reward in all_rewards_of(stage):
         for key, value in _settings_of(reward, ".".join(map(str, path))):
             if isinstance(value, str) and ".py:" in value:
@@ -264,7 +359,7 @@ def copy_tree(source: Path, target: Path) -> None:
 
 
 def _numbers_only(stage: Stage) -> dict[str, Any]:
-    plain = dataclasses.asdict(stage)
+    plain: dict[str, Any] = dataclasses.asdict(stage)
     for key in stage.models:
         plain.pop(key, None)
     for key in stage.datasets:
@@ -277,8 +372,11 @@ def _numbers_only(stage: Stage) -> dict[str, Any]:
         for key in models_of_reward(reward):
             *above, last = key.split(".")
             functools.reduce(lambda held, name: held[name], above, settings).pop(last)
-    if (monitor := monitor_of(stage)) is not None and monitor.data is not None:
-        plain["monitor"]["data"].pop("path")
+    for path, _ in data_below(stage):
+        settings = plain
+        for step in path:
+            settings = settings[step]
+        settings.pop("path")
     for key in NO_NUMBERS:
         plain.get("training", {}).pop(key, None)
     return plain

@@ -6,15 +6,18 @@ Works on stages of which some could not be made (null), so that one reading says
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from strop.recipes.artifacts import named, names_data, own_model
+from strop.recipes.artifacts import named, names_data, own_model, paths_of, sources_of
+from strop.recipes.expand import OWN
+from strop.recipes.layers import stages_of, words
+from strop.recipes.leaving import stand_ins
 from strop.recipes.monitor import Monitor
 from strop.recipes.parts import Found, at_least, sampling_problems, training_problems
 from strop.recipes.plain import RECIPE_KEYS
-from strop.recipes.settings import Data, Sampling, Stage, Training
+from strop.recipes.settings import BestStage, Data, Sampling, Stage, Training
 from strop.recipes.yaml12 import Path
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
@@ -24,18 +27,23 @@ JUDGES = ("reward", "calibrate", "refresh", "process")
 """Stages whose models score answers: behind them a stage without a model starts from the recipe's, as before them."""
 
 
-def check(tree: Mapping[str, Any], stages: Sequence[Stage | None]) -> list[tuple[Path, str]]:
-    """Everything wrong with a recipe whose values have the right types, as (path, what is wrong).
+def check(
+    tree: Mapping[str, Any], stages: Sequence[Stage | None], written: Callable[[Path], Path]
+) -> list[tuple[Path, str]]:
+    """Everything wrong with a recipe whose values have the right types, as (path where it was written, what is wrong).
 
-    Args: tree: the recipe as plain values. stages: those that could be made, null for others.
+    Args:
+        tree: the recipe as it was written, as plain values.
+        stages: those it was expanded to, null for what could not be made.
+        written: the path in `tree` of one in the expanded recipe.
     """
     found = [*_recipe(tree), *_names(tree)]
-    if not stages:
+    if not stages and not tree.get("stages"):
         found.append((("stages",), "no stages; a recipe has at least one"))
     for index, stage in enumerate(stages):
         if stage is not None:
-            found += [((("stages", index, *path)), text) for path, text in _stage(stage)]
-            found += [((("stages", index, *path)), text) for path, text in _references(tree, stages, index)]
+            told = [*_made_name(tree, stages, index), *_stage(stage), *_references(tree, stages, index)]
+            found += [(written(("stages", index, *path)), text) for path, text in told]
     return found
 
 
@@ -62,21 +70,33 @@ def safe(name: str) -> bool:
 
 
 def _names(tree: Mapping[str, Any]) -> Found:
-    first: dict[str, int] = {}
-    stages = tree.get("stages")
-    entries = stages if isinstance(stages, list) else []
-    for index, stage in enumerate(entries):
+    first: dict[str, Path] = {}
+    entries = list(stages_of(tree))
+    for place, stage in entries:
         name = stage.get("name", stage.get("kind")) if isinstance(stage, dict) else None
         if not isinstance(name, str):
             continue
-        path: Path = ("stages", index, "name")
+        path: Path = (*place, "name")
         if not safe(name):
             yield path, f"{name!r} names a folder: use letters, digits, `_`, `-` and `.`, at most 64"
         if name.lower() in first:
-            yield path, f"{name!r} is the name of stages[{first[name.lower()]}] already; names tell stages apart"
+            other = words(first[name.lower()])
+            yield path, f"{name!r} is the name of {other} already; names tell stages apart"
         if len(entries) > 1 and name in RESERVED:
             yield path, f"{name!r} is a setting of the whole recipe, so overrides could not name the stage"
-        first.setdefault(name.lower(), index)
+        first.setdefault(name.lower(), place)
+
+
+def _made_name(tree: Mapping[str, Any], stages: Sequence[Stage | None], index: int) -> Found:
+    """A name that a round or an evaluation was given, and that another stage has."""
+    stage = stages[index]
+    assert stage is not None
+    given = [str(entry.get("name", "")).lower() for _, entry in stages_of(tree) if isinstance(entry, dict)]
+    others = [s.name.lower() for s in stages[:index] if s is not None]
+    if stage.name.lower() in others and given.count(stage.name.lower()) < 2:
+        yield ("name",), f"two stages would be called {stage.name!r}; give the one that is written so another name"
+    if stage.name.lower() not in given and not safe(stage.name):
+        yield ("name",), f"{stage.name!r} would name a folder; give the stage a shorter name"
 
 
 def _stage(stage: Stage) -> Found:
@@ -100,7 +120,7 @@ def _data(stage: Stage) -> Found:
     for key in stage.datasets:
         data: Data | None = getattr(stage, key)
         if data is None:
-            if key == "data":
+            if key == "data" and getattr(stage, "tasks", None) is None:
                 yield ("data",), "is missing; name a file, as data=train.jsonl"
             continue
         yield from _below(key, at_least(data, ("limit",), 1))
@@ -123,10 +143,32 @@ def _references(tree: Mapping[str, Any], stages: Sequence[Stage | None], index: 
         need = "samples" if names_data(stage, path) else "model"
         if not value.startswith("@"):
             continue
-        if name in earlier and need not in earlier[name].leaves:
+        if value == OWN:
+            yield path, f"{value}: the recipe has no model; name it, as model=PATH, a model folder or a hub name"
+        elif name in earlier and need not in earlier[name].leaves:
             yield path, f"{value}: a stage of kind {earlier[name].kind} leaves no {need}"
+        elif name in earlier and path[0] == "among" and earlier[name].kind != "evaluate":
+            yield path, f"{value}: a stage of kind {earlier[name].kind}; evaluations are compared"
         elif name not in earlier and not unknown:
             yield path, f"{value}: no earlier stage of that name; " + _known(earlier)
+    yield from _skips(stages, index)
+
+
+def _skips(stages: Sequence[Stage | None], index: int) -> Found:
+    """Stages to skip that are not to come, and data that a stage could be left without."""
+    stage = stages[index]
+    assert stage is not None
+    later = [s.name for s in stages[index + 1 :] if s is not None]
+    if isinstance(stage, BestStage):
+        for place, name in [(i, n) for i, n in enumerate(stage.skips) if n not in later]:
+            yield ("skips", place), f"{name}: no later stage of that name"
+    mine = [s for s in stages[:index] if isinstance(s, BestStage) and stage.name not in s.skips]
+    gone = {name: best.name for best in mine for name in best.skips}
+    skipped = {f"@{name}": gone[name] for name in gone if name not in stand_ins(stages, gone)}
+    for key, data in sources_of(stage).items():
+        if (paths := paths_of(data)) and all(path in skipped for path in paths):
+            text = f"{data.path}: may be skipped, by {skipped[paths[0]]}; name what is always there too"
+            yield tuple(key.split(".")), text
 
 
 def _known(earlier: Collection[str]) -> str:

@@ -13,18 +13,21 @@ import functools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from strop.recipes import yaml12
 from strop.recipes.checks import check
 from strop.recipes.custom import importable
+from strop.recipes.evaluations import FIXED
+from strop.recipes.expand import expand
 from strop.recipes.layers import ROOT, Layers, Mark, normal
 from strop.recipes.plain import RECIPE_KEYS, changes, plain, short, to_plain
-from strop.recipes.settings import Recipe
+from strop.recipes.settings import Recipe, Repeat, Shared, Stage, Written
 from strop.recipes.shape import Shape, chosen, default_of, describe, fields_of, places, union
 from strop.recipes.sources import Problem, RecipeError, source_of, unreadable
+from strop.recipes.steps import Expanded
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -70,24 +73,70 @@ def load_recipe(ref: Ref | Sequence[Ref], overrides: Overrides = ()) -> Recipe:
         overrides: `["objective.beta=0.1"]` or `{"objective.beta": 0.1}`.
     Raises: RecipeError with everything that is wrong.
     """
+    return read_recipe(ref, overrides).recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A recipe that was read. left_out: what of it has no data and is not run, in words."""
+
+    recipe: Recipe
+    left_out: tuple[str, ...] = ()
+
+
+def read_recipe(ref: Ref | Sequence[Ref], overrides: Overrides = ()) -> Reading:
+    """`load_recipe`, with what was left out.
+
+    Raises: RecipeError with everything that is wrong.
+    """
     layers = _layers(ref, overrides)
     builder = _Builder(layers)
-    recipe = builder.recipe()
-    for path, text in [p for p in check(layers.tree, builder.stages) if not layers.suspect(p[0])]:
-        layers.complain(path, text)
+    written = builder.recipe()
+    full = expand(builder.shared, builder.entries)
+    found = check(layers.tree, [step.stage for step in full.steps], full.written)
+    for several in (full.problems, found):
+        for path, text in [p for p in dict.fromkeys(several) if not layers.suspect(p[0])]:
+            layers.complain(path, text)
+    _idle(layers, full, evaluated=builder.shared.evaluation.asks)
     if layers.problems:
         raise RecipeError(layers.problems)
-    assert recipe is not None
-    return recipe
+    assert written is not None
+    unsaid = "evaluation" in layers.tree and not written.evaluation.asks
+    left_out = [*map(str, full.left_out), *(["evaluation (no evaluation.data)"] if unsaid else [])]
+    return Reading(_recipe(written, full), tuple(left_out))
 
 
 def resolve(ref: Ref | Sequence[Ref], overrides: Overrides = ()) -> Recipe:
-    """The same without the checks that a run must pass (built-in recipes name neither model nor data)."""
+    """The same without the checks that a run must pass (built-in recipes name neither model nor data).
+
+    No stage is left out for want of data.
+    """
+    written = _written(ref, overrides)
+    return _recipe(written, expand(written, written.stages, whole=True))
+
+
+def _written(ref: Ref | Sequence[Ref], overrides: Overrides) -> Written:
     layers = _layers(ref, overrides)
-    recipe = _Builder(layers).recipe()
-    if recipe is None or layers.problems:
+    written = _Builder(layers).recipe()
+    if written is None or layers.problems:
         raise RecipeError(layers.problems)
-    return recipe
+    return written
+
+
+def _recipe(written: Written, full: Expanded) -> Recipe:
+    shared = {f.name: getattr(written, f.name) for f in dataclasses.fields(Shared)}
+    return Recipe(**shared, stages=tuple(step.stage for step in full.steps if step.stage is not None))
+
+
+def _idle(layers: Layers, full: Expanded, *, evaluated: bool) -> None:
+    """Complain about overrides of what is left out, which would change nothing."""
+    idle = [(out.written, out.name, out.fix) for out in full.left_out]
+    if not evaluated:
+        idle.append((("evaluation",), "the evaluation", "give evaluation.data=FILE"))
+    for written, name, fix in idle:
+        touched = [p for p, mark in layers.marks.items() if mark.user and p[: len(written)] == written]
+        for path in [p for p in touched if not layers.suspect(p)]:
+            layers.complain(path, f"{name} is left out, for it has no data, so nothing reads this; {fix}")
 
 
 def dump(recipe: Recipe) -> str:
@@ -95,11 +144,27 @@ def dump(recipe: Recipe) -> str:
     return yaml12.dump(to_plain(recipe))
 
 
-def difference(recipe: Recipe, ref: Ref | Sequence[Ref]) -> list[str]:
-    """What the recipe says otherwise than `ref` alone: lines `objective.beta: 0.1 -> 0.3`."""
-    prefix = "stages.0." if len(recipe.stages) == 1 else ""
-    found = changes(resolve(ref), recipe)
-    return [f"{path.removeprefix(prefix)}: {short(old)} -> {short(new)}" for path, old, new in found]
+def difference(ref: Ref | Sequence[Ref], overrides: Overrides) -> list[str]:
+    """What later files and overrides change of a recipe: lines `objective.beta: 0.1 -> 0.3`, as overrides name it."""
+    several = isinstance(ref, Sequence) and not isinstance(ref, str)
+    first, written = _written(ref[0] if several else ref, ()), _written(ref, overrides)  # type: ignore[index]
+    names = _addresses(written)
+    return [f"{_address(path, names)}: {short(old)} -> {short(new)}" for path, old, new in changes(first, written)]
+
+
+def _addresses(written: Written) -> dict[str, str]:
+    """What paths of stages begin with, and what overrides call them; those of repeats first."""
+    found = {f"stages.{i}.": f"{stage.name}." for i, stage in enumerate(written.stages)}
+    if len(found) == 1 and not isinstance(written.stages[0], Repeat):
+        found = {"stages.0.": ""}
+    for i, block in [(i, s) for i, s in enumerate(written.stages) if isinstance(s, Repeat)]:
+        found = {f"stages.{i}.stages.{j}.": f"{s.name}." for j, s in enumerate(block.stages)} | found
+    return found
+
+
+def _address(path: str, names: Mapping[str, str]) -> str:
+    before = next((start for start in names if path.startswith(start)), "")
+    return names.get(before, "") + path.removeprefix(before)
 
 
 # From files and overrides to one tree of plain values.
@@ -124,7 +189,7 @@ def _first(ref: Ref) -> Layers:
     flat = "stages" not in value
     if flat and "kind" not in value:
         where = marks[()].where if () in marks else ""
-        kinds = ", ".join(_stage_shape().tags)
+        kinds = ", ".join(kind for kind in _stage_shape().tags if kind != "repeat")
         raise RecipeError(
             [Problem(where, "", f"neither `stages:` nor `kind:`; a one-stage recipe has a kind: {kinds}")]
         )
@@ -142,7 +207,7 @@ def _in_stage(path: yaml12.Path) -> yaml12.Path:
 
 
 def _stage_shape() -> Shape:
-    item = fields_of(Recipe)["stages"].item
+    item = fields_of(Written)["stages"].item
     assert item is not None
     return item
 
@@ -211,23 +276,27 @@ class _Builder:
 
     def __init__(self, layers: Layers) -> None:
         self._layers = layers
-        self.stages: list[Any] = []
-        """The stages that could be made, null for the others."""
+        self.entries: list[Stage | Repeat | None] = []
+        """The stages and repeats that could be made, null for the others."""
+        self.shared = Written(name="")
+        """The recipe without them, as far as it could be made."""
 
-    def recipe(self) -> Recipe | None:
+    def recipe(self) -> Written | None:
         """The recipe, or null where something is wrong."""
         tree = self._layers.tree
         stages = tree.get("stages")
         if isinstance(stages, list):
             shape = _stage_shape()
             made = [self._value(shape, s, MISSING, ("stages", i)) for i, s in enumerate(stages)]
-            self.stages = [None if s is _INVALID else s for s in made]
+            self.entries = [None if s is _INVALID else s for s in made]
         rest = {k: v for k, v in tree.items() if k != "stages" or not isinstance(v, list)}
         recipe = self._object(ROOT, rest, None, ())
-        if recipe is _INVALID or None in self.stages:
+        if recipe is _INVALID:
             return None
-        assert isinstance(recipe, Recipe)
-        return dataclasses.replace(recipe, stages=tuple(self.stages))
+        assert isinstance(recipe, Written)
+        self.shared = recipe
+        known = tuple(entry for entry in self.entries if entry is not None)
+        return dataclasses.replace(recipe, stages=known) if len(known) == len(self.entries) else None
 
     def _value(self, shape: Shape, value: Any, default: Any, path: yaml12.Path) -> Any:
         if value is None and shape.nullable:
@@ -260,7 +329,7 @@ class _Builder:
         cls = chosen(shape, value, default)
         if cls is None:
             return self._untagged(shape, value, path)
-        known = fields_of(cls)
+        known = {key: inner for key, inner in fields_of(cls).items() if path != ("evaluation",) or key not in FIXED}
         for key in [key for key in value if key not in known]:
             self._complain((*path, key), self._unknown(key, cls, shape, path))
         settings = {}
@@ -288,27 +357,39 @@ class _Builder:
 
     def _unknown(self, key: str, cls: type, shape: Shape, path: yaml12.Path) -> str:
         """Why a key is refused: whose it is, or the nearest one here or elsewhere in the stage; those allowed."""
-        allowed = sorted(fields_of(cls))
+        allowed = sorted(set(fields_of(cls)) - (set(FIXED) if path == ("evaluation",) else set()))
         owners = [tag for tag, other in shape.tags.items() if key in fields_of(other)]
-        if owners and path[:1] == ("stages",) and len(path) > 2:
+        if path == ("evaluation",) and key in FIXED:
+            return "follows from the stage that is evaluated; for another evaluation write a stage of kind evaluate"
+        stage = _stage_path(path)
+        if owners and stage and len(path) > len(stage):
             mine = {c: tag for tag, c in shape.tags.items()}[cls]
             return f"unknown to {mine}, a setting of {', '.join(owners)}; allowed: {', '.join(allowed)}"
-        if len(path) == 2 and self._layers.flat:
+        if path == stage and self._layers.flat:
             allowed = sorted({*allowed, *RECIPE_KEYS})
-        root = self._stage_class(path)
+        root = self._stage_class(stage)
         near = _elsewhere(key, root) or difflib.get_close_matches(key, allowed, 1) or _nearly(key, root)
         hint = f" did you mean {near[0]}?" if near else ""
         return f"unknown;{hint} allowed: {', '.join(allowed)}"
 
     def _stage_class(self, path: yaml12.Path) -> type | None:
-        """The class of the stage that a path is in."""
-        if len(path) < 2 or not isinstance(path[1], int):
-            return None
-        return chosen(_stage_shape(), self._layers.tree["stages"][path[1]])
+        """The class of the stage at a path; null where there is none."""
+        value: Any = self._layers.tree
+        for part in path:
+            value = value[part]
+        return chosen(_stage_shape(), value) if path else None
 
     def _complain(self, path: yaml12.Path, text: str) -> Any:
         self._layers.complain(path, text)
         return _INVALID
+
+
+def _stage_path(path: yaml12.Path) -> yaml12.Path:
+    """The beginning of a path that is a stage's, in a repeat the inner one's; empty where it is in none."""
+    stage: yaml12.Path = ()
+    while path[len(stage) : len(stage) + 1] == ("stages",) and len(path) > len(stage) + 1:
+        stage = path[: len(stage) + 2]
+    return stage
 
 
 def _elsewhere(key: str, stage: type | None) -> list[str]:

@@ -39,6 +39,8 @@ class StageResult:
         seconds: wall time. phases: seconds by phase (sampling, scoring, training, ...).
         data: rows, kept, dropped (reason -> count), kind, sha256 of what was read, as JSON values.
         peak_memory_mb: the most memory the stage held, where it was measured.
+        inputs: what it turned out to read besides what the recipe names, by setting.
+        skips: later stages that are not worth running any more.
     """
 
     metrics: Mapping[str, Measure] = field(default_factory=dict)
@@ -47,6 +49,8 @@ class StageResult:
     phases: Mapping[str, float] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     peak_memory_mb: float | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    skips: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -234,7 +234,7 @@ def _steps(seen: Quality, means: Means, dataset: Dataset) -> Advice:
     if seen.steps.unlabelled:
         findings.append(f"{seen.steps.unlabelled:,} steps without a label are read, not trained")
     return Advice(
-        "prm",
+        "process",
         "steps with labels: a process reward model judges each",
         findings=tuple(findings),
         runner_up=("grpo", f"if {means.verifier} can check the outcome, it needs no step labels")

@@ -14,6 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from strop.recipes.kinds.ship import PASSED
+from strop.recipes.rounds import rounds_told
 from strop.recipes.words import brief, clean, duration
 from strop.types import Group, group_from_json
 
@@ -33,7 +35,7 @@ TELLING = (
 """Held-out figures that are shown first."""
 READ = 1000
 """Sampled prompts an evaluation is searched for the telling one, the first ones."""
-HIDDEN = ("before/", "delta/", "win_rate/", "unscorable/")
+HIDDEN = ("before/", "delta/", "win_rate/", "unscorable/", "style/", "completions/min_", "completions/max_")
 INDENT = "  "
 UNTRAINED = ("sample", "score", "select")
 """Kinds of stages whose figures are of the rows they leave."""
@@ -47,7 +49,9 @@ def ending(summary: Mapping[str, Any], width: int = WIDTH) -> list[str]:
     """The stages' closing figures as lines: training stages first, then the table of the evaluations."""
     stages = [stage for stage in summary.get("stages", ()) if stage.get("metrics")]
     evaluations = [stage for stage in stages if stage["kind"] == "evaluate"]
-    return [*trained([stage for stage in stages if stage["kind"] != "evaluate"]), *table(evaluations, width)]
+    rounds = [f"{INDENT}{line}"[:width] for line in rounds_told(summary.get("rounds", ()))]
+    told = trained([stage for stage in stages if stage["kind"] != "evaluate"])
+    return [*told, *(["", *rounds] if rounds else []), *table(evaluations, width)]
 
 
 # Training stages.
@@ -66,6 +70,9 @@ def _figures(stage: Stage) -> str:
     if stage["kind"] in UNTRAINED:
         parts = [f"{n} {_cell(metrics[n])}" for n in [n for n in metrics if not n.startswith(HIDDEN)][:TRAINED]]
         return "  ".join(parts) + f"  (n={next(iter(metrics.values()))['n']})"
+    if stage["kind"] == "ship":
+        said = "passed" if metrics[PASSED]["value"] else "not passed"
+        return "  ".join([f"gate {said}", *(f"{n} {_cell(metrics[n])}" for n in metrics if n != PASSED)][: TRAINED + 1])
     held_out = [n for n in metrics if not n.startswith(("train/", "completions/", *HIDDEN))]
     if not held_out:
         shown = [f"{n.removeprefix('train/')} {brief(metrics[n]['value'])}" for n in list(metrics)[:TRAINED]]
@@ -108,7 +115,8 @@ def _names(stages: Sequence[Stage]) -> list[str]:
 
 def _differences(stage: Stage, stages: Sequence[Stage]) -> list[str]:
     """Differences to a baseline that no column shows, where there is one."""
-    if _has_column(stage.get("inputs", {}).get("baseline"), stages):
+    inputs = stage.get("inputs", {})
+    if _has_column(inputs.get("baseline"), stages) or inputs.get("against", "")[1:] in {s["name"] for s in stages}:
         return []
     changed = _changed(stage)
     return [name for name in stage["metrics"] if name.startswith(("delta/", "win_rate/")) and _of(name) in changed]

@@ -21,7 +21,7 @@ from strop.model.adapter import layers_of
 from strop.model.adapter_files import merge, save_adapter
 from strop.recipes.context import Context, Interrupted, StageResult
 from strop.recipes.settings import Training, TrainingStage
-from strop.recipes.watching import Ending, Monitoring
+from strop.recipes.watching import ENDED, Ending, Monitoring
 from strop.train import checkpoint
 from strop.train.checkpoint import Carried
 from strop.train.learner import Learner
@@ -180,8 +180,9 @@ def _closed(job: Job, done: int, after: dict[str, Measure]) -> dict[str, Measure
         return after
     if ending == "rollback":
         done = _roll_back(job)
-    text = f"the monitor ended the stage; the model is that of step {done}"
-    job.context.event("note", text, step=done)
+    assert job.monitor is not None
+    job.monitor.close(done)
+    job.context.event("note", f"{ENDED}; the model is that of step {done}", step=done)
     return _evaluate(job, done) if job.evaluate is not None else {}
 
 

@@ -12,11 +12,15 @@ import numpy as np
 from strop.data.chat import Chat
 from strop.data.encoded import EncodedGroup
 from strop.data.formats import Dataset, load_dataset
+from strop.data.mixed import load_prompts
+from strop.data.templates import conversations
+from strop.recipes import artifacts
 from strop.recipes.arithmetic import num_held_out
 from strop.recipes.context import Context
 from strop.recipes.preflight import wrong_kind
 from strop.recipes.settings import Data, Stage, Training
 from strop.rewards.gym import sized
+from strop.rewards.only import never_applied, none_applies
 from strop.types import Group
 
 
@@ -89,7 +93,7 @@ def read_groups(data: Data, context: Context) -> Loaded:
 
 def _read(data: Data, context: Context, fault: Callable[[Dataset], str]) -> Loaded:
     named = (data.path,) if isinstance(data.path, str) else data.path
-    found = load_dataset(
+    found = (load_prompts if artifacts.wants_prompts(context.stage) else load_dataset)(
         [context.resolve_data(sized(path, data.limit)) for path in named],
         kind=data.kind,
         columns=data.columns,
@@ -112,7 +116,7 @@ def _read(data: Data, context: Context, fault: Callable[[Dataset], str]) -> Load
         "examples": dict(found.examples),
         "sha256": found.sha256,
     }
-    return Loaded(found.groups, summary)
+    return Loaded(conversations(found.groups) if context.recipe.template else found.groups, summary)
 
 
 Encode = Callable[[Sequence[Group], int], list[EncodedGroup | str]]
@@ -221,11 +225,18 @@ class Prompts:
 def prompts_of(groups: Sequence[Group], chat: Chat, max_length: int, context: Context) -> Prompts:
     """Prompts and their tokens; given answers move into `row["completion"]`.
 
-    Prompts that are empty, longer than `max_length` or refused by the template are dropped, counted and said.
-    Raises: ValueError if none is left.
+    Prompts that are empty, longer than `max_length`, refused by the template or that no reward of the stage is
+    for are dropped, counted and said.
+    Raises: ValueError if none is left, or if a reward is for rows with a column that none has.
     """
+    rewards = artifacts.rewards_of(context.stage)
+    for note in never_applied(groups, rewards):
+        context.event("note", note)
     found = Prompts([], [], Dropped())
     for group in groups:
+        if none_applies(group, rewards):
+            found.dropped.add("a row that no reward is for", group.origin)
+            continue
         try:
             tokens = chat.encode_prompt(group.prompt, group.row)
         except ValueError as error:
@@ -244,6 +255,14 @@ def prompts_of(groups: Sequence[Group], chat: Chat, max_length: int, context: Co
         told = "; ".join(found.dropped.told())
         raise ValueError(f"no prompt can be used: {told}; a prompt may have what max_completion_length leaves")
     return found
+
+
+def drawn(prompts: Prompts, num_prompts: int | None, seed: int) -> Prompts:
+    """So many of the prompts, drawn by the seed, in their order; all where it is null or there are no more."""
+    if num_prompts is None or num_prompts >= len(prompts.groups):
+        return prompts
+    chosen = sorted(np.random.default_rng([seed, 4]).permutation(len(prompts.groups))[:num_prompts].tolist())
+    return replace(prompts, groups=[prompts.groups[i] for i in chosen], ids=[prompts.ids[i] for i in chosen])
 
 
 def rows_of(count: int) -> str:

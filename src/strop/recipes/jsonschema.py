@@ -12,20 +12,22 @@ from dataclasses import MISSING
 from typing import Any
 
 from strop.recipes.config import leaf_schema
+from strop.recipes.evaluations import FIXED
 from strop.recipes.plain import RECIPE_KEYS, plain
-from strop.recipes.settings import Recipe
+from strop.recipes.settings import EvaluateStage, Repeat, Written
 from strop.recipes.shape import Shape, default_of, fields_of, tag_of
 
 
 def json_schema() -> dict[str, Any]:
     """JSON schema (draft 2020-12) of a recipe file."""
     definitions: dict[str, Any] = {}
-    whole = _class(Recipe, definitions)
-    stage = fields_of(Recipe)["stages"].item
+    whole = _class(Written, definitions)
+    whole["properties"]["evaluation"] = _evaluation(definitions, whole["properties"]["evaluation"]["description"])
+    stage = fields_of(Written)["stages"].item
     assert stage is not None
     shared = {key: whole["properties"][key] for key in RECIPE_KEYS}
     flat = []
-    for cls in stage.classes:
+    for cls in [cls for cls in stage.classes if cls is not Repeat]:
         one = _class(cls, definitions)
         properties = {**one["properties"], **shared}
         flat.append({**one, "properties": properties, "required": ["kind"]})
@@ -36,6 +38,15 @@ def json_schema() -> dict[str, Any]:
         "oneOf": [whole, *flat],
         "$defs": definitions,
     }
+
+
+def _evaluation(definitions: dict[str, Any], words: str) -> dict[str, Any]:
+    """An evaluate stage without what follows from the stage that is evaluated."""
+    stage = _class(EvaluateStage, definitions)
+    properties = {key: value for key, value in stage["properties"].items() if key not in FIXED}
+    mapping = {**stage, "properties": properties}
+    paths = [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]
+    return {"anyOf": [mapping, *paths], "description": words}
 
 
 def _shape(shape: Shape, definitions: dict[str, Any]) -> dict[str, Any]:
@@ -88,9 +99,9 @@ def _class(cls: type, definitions: dict[str, Any]) -> dict[str, Any]:
 
 def _attributes(cls: type) -> dict[str, str]:
     """What a docstring's `Attributes:` says of each name; several names may share an entry."""
-    text = (inspect.getdoc(cls) or "").partition("Attributes:")[2]
-    found = {}
-    for names, words in re.findall(r"(?m)^\s*((?:\w+, )*\w+): (.+(?:\n {8,}.+)*)", text):
-        for name in names.split(", "):
-            found[name] = " ".join(words.split())
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__[:-1]):
+        text = (inspect.cleandoc(base.__doc__ or "")).partition("Attributes:")[2]
+        for names, words in re.findall(r"(?m)^\s*((?:\w+, )*\w+): (.+(?:\n {8,}.+)*)", text):
+            found |= dict.fromkeys(names.split(", "), " ".join(words.split()))
     return found

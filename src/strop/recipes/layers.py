@@ -9,17 +9,17 @@ it was written.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from strop.recipes.plain import RECIPE_KEYS
-from strop.recipes.settings import Recipe
+from strop.recipes.settings import Written
 from strop.recipes.shape import Shape, chosen, default_of, fields_of, shape_of
 from strop.recipes.sources import Problem
 from strop.recipes.yaml12 import Path
 
-ROOT = shape_of(Recipe)
+ROOT = shape_of(Written)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Layers:
     """A recipe as plain values while files and overrides are laid over it.
 
     Attributes:
-        tree: as `Recipe`, with `stages` a list.
+        tree: as `Written`, with `stages` a list.
         marks: where values were written, by path; the nearest path above speaks for those without.
         flat: written as one stage without `stages`, and so are its paths in messages.
         problems, bad: what is wrong so far, and the paths it is about.
@@ -70,12 +70,11 @@ class Layers:
 
     def words(self, path: Path) -> str:
         """A path as messages show it: `stages[2].objective.beta`, in a flat recipe `objective.beta`."""
-        shown = path[2:] if self.flat and path[:2] == ("stages", 0) else path
-        return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in shown).removeprefix(".")
+        return words(path[2:] if self.flat and path[:2] == ("stages", 0) else path)
 
     def override(self, address: str, value: Any, mark: Mark) -> None:
         """Lay a value over what `address` (`objective.beta`, `dpo.training.steps`) stands for."""
-        path = self._resolve(address, mark)
+        path = self._resolve(address, mark, whole=isinstance(value, Mapping))
         if path is not None:
             self.lay(path, value, mark)
 
@@ -153,38 +152,61 @@ class Layers:
             node = _child(node, part)
         return shape, default
 
-    def _resolve(self, address: str, mark: Mark) -> Path | None:
-        """An override's address as a path from the top."""
+    def _resolve(self, address: str, mark: Mark, *, whole: bool = False) -> Path | None:
+        """An override's address as a path from the top; a stage's name alone where its value is a mapping (`whole`)."""
         parts: list[str | int] = [int(p) if p.isdigit() else p for p in address.split(".")]
-        stages = self.tree.get("stages")
-        stages = stages if isinstance(stages, list) else []
-        names = [s.get("name") if isinstance(s, dict) else None for s in stages]
+        places = self._stages()
         first = parts[0]
         if "" in parts:
             self.problems.append(Problem(mark.where, "", "a key is names joined by single dots, as objective.beta"))
             return None
         if first in RECIPE_KEYS or first == "stages":
             return tuple(parts)
-        if len(stages) == 1 and (first not in names or first in self._stage_keys()):
+        if len(places) == 1 and (first not in places or first in self._stage_keys()):
             return ("stages", 0, *parts)
-        if first in names:
-            if len(parts) > 1:
-                return ("stages", names.index(first), *parts[1:])
+        if isinstance(first, str) and first in places:
+            if len(parts) > 1 or whole:
+                return (*places[first], *parts[1:])
             text = f"is a stage; say which setting, as {first}.training.steps=100"
-            self.problems.append(Problem(mark.where, str(first), text))
+            self.problems.append(Problem(mark.where, first, text))
             return None
-        known = [*dict.fromkeys(n for n in names if n), *RECIPE_KEYS]
+        known = [*(n for n in places if n), *RECIPE_KEYS]
         near = difflib.get_close_matches(str(first), known, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        example = f"{known[0]}.{address}" if names else address
+        example = f"{known[0]}.{address}" if places else address
         text = f"unknown{hint} begin with a stage's name, as {example}; known: {', '.join(known)}"
         self.problems.append(Problem(mark.where, str(first), text if hint else text.replace("unknown", "unknown;", 1)))
         return None
+
+    def _stages(self) -> dict[str, Path]:
+        """Where the stages stand by name, the first of each; those of repeats too, behind the repeat's own."""
+        found: dict[str, Path] = {}
+        for path, entry in stages_of(self.tree):
+            found.setdefault(str(entry.get("name") or "") if isinstance(entry, dict) else "", path)
+        return found
 
     def _stage_keys(self) -> set[str]:
         shape, _ = self._place(("stages", 0))
         cls = chosen(shape, self.tree["stages"][0]) if shape else None
         return set(fields_of(cls)) if cls else set()
+
+
+def words(path: Path) -> str:
+    """A path in words: `stages[2].objective.beta`."""
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).removeprefix(".")
+
+
+def stages_of(tree: Mapping[str, Any]) -> Iterator[tuple[Path, Any]]:
+    """The entries of `stages` and, behind each that repeats, those in it, with their paths."""
+    for holder in _entries((), tree):
+        yield holder
+        if isinstance(holder[1], Mapping) and holder[1].get("kind") == "repeat":
+            yield from _entries(*holder)
+
+
+def _entries(path: Path, holder: Mapping[str, Any]) -> list[tuple[Path, Any]]:
+    stages = holder.get("stages")
+    return [((*path, "stages", i), entry) for i, entry in enumerate(stages)] if isinstance(stages, list) else []
 
 
 def step_into(shape: Shape, value: Any, default: Any, part: str | int) -> tuple[Shape | None, Any]:
@@ -221,6 +243,8 @@ def normal(value: Any, shape: Shape, default: Any = None) -> Any:
 
 def _written_out(value: Any, shape: Shape) -> Any:
     tag = shape.tag
+    if isinstance(value, str | list) and len(shape.classes) == 1 and "data" in fields_of(shape.classes[0]):
+        return {"data": {"path": value}}  # an evaluation on these prompts
     if isinstance(value, str) and tag is not None:
         custom = value not in shape.tags and ":" in value and "custom" in shape.tags
         return _custom(value, tag) if custom else {tag: value}

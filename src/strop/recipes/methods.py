@@ -222,7 +222,8 @@ def as_text(found: Sequence[Method], width: int = WIDTH) -> str:
 
 
 def _cells(method: Method) -> tuple[str, ...]:
-    holds = ", ".join([*method.frozen, *(f"({name})" for name in method.cached)])
+    asked = [f"({name})" for name in method.cached if name not in method.frozen]  # of another stage of the recipe
+    holds = ", ".join([*method.frozen, *asked])
     compute = "?" if method.relative is None else f"{method.relative:.1f}"
     trains, samples = str(len(method.trained) or "-"), str(method.samples or "-")
     return method.name, trains, holds or "-", samples, compute, ", ".join(method.takes)

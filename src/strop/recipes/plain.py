@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING
 from typing import Any
 
-from strop.recipes.settings import Recipe
+from strop.recipes.settings import Recipe, Written
 from strop.recipes.shape import default_of, fields_of, tag_of
 
-RECIPE_KEYS = tuple(key for key in fields_of(Recipe) if key != "stages")
+RECIPE_KEYS = tuple(key for key in fields_of(Written) if key != "stages")
 """Settings of the whole recipe; in a flat one all other keys are its stage's."""
 
 

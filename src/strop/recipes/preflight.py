@@ -18,6 +18,9 @@ from strop.rewards.gym import GYM, check_gym
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 
+ANY_KIND = "against"
+"""A setting of data that takes rows of every kind: answers, whatever they were asked for."""
+
 
 def check_inputs(recipe: Recipe) -> None:
     """Look at every file and folder the recipe names, and at the first rows of its data.
@@ -67,20 +70,20 @@ def _stage(recipe: Recipe, stage: Stage) -> Iterator[str]:
         if not named.startswith(("@", "world:")) and (trouble := check_model(named)):
             yield f"{stage.name}.{key}: {trouble}"
     for key, data in artifacts.sources_of(stage).items():
-        takes = stage if key in stage.datasets else None  # a monitor's data are prompts, of rows of any kind
+        takes = stage if key in stage.datasets and key != ANY_KIND else None  # a monitor's data are prompts of any kind
         yield from (f"{stage.name}.{key}: {trouble}" for trouble in _data(takes, data))
     for key, file in artifacts.code_files(stage):
-        if not file.is_file():
+        if not file.exists():
             yield f"{stage.name}.{key}: {file}: no such file"
 
 
 def _data(stage: Stage | None, data: Data) -> list[str]:
     """What is wrong with data, by its files and the first rows; what other libraries read is left to them."""
-    paths = artifacts.paths_of(data)
+    paths = tuple(path for path in artifacts.paths_of(data) if not path.startswith("@"))  # those are still to be made
     try:
         if made := [path for path in paths if path.startswith(GYM)]:
             check_gym(made)
-        if any(path.startswith(("@", "world:", GYM)) for path in paths):
+        if not paths or any(path.startswith(("world:", GYM)) for path in paths):
             return []
         local = [bool(data_files(path, data.split)) for path in paths]
         if not all(local):
@@ -94,8 +97,8 @@ def _data(stage: Stage | None, data: Data) -> list[str]:
 def wrong_kind(stage: Stage, found: Dataset) -> str:
     """Why a stage can do nothing with rows of their kind; empty where it can."""
     kinds, use = stage.takes, "this stage takes"
-    if isinstance(stage, EvaluateStage) and not stage.rewards:
-        kinds = (*PAIRS, *TEXTS)
+    if isinstance(stage, EvaluateStage) and not stage.samples:
+        kinds = (*PAIRS, *TEXTS, "groups")  # those a reward model is asked about
         use = "without rewards (as rewards=number) the rows' own answers are evaluated, which needs"
     longest = max(len(group.completions) for group in found.groups)
     if stage.answers == (2, 2) and found.kind == "ranking" and longest > 2:

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from strop.recipes import rundir
-from strop.recipes.config import Overrides, Ref, as_values, difference, dump, load_recipe
+from strop.recipes.config import Overrides, Ref, as_values, difference, dump, load_recipe, read_recipe
 from strop.recipes.display import Display, Kind, make
 from strop.recipes.journal import Journal, read_json
 from strop.recipes.plain import to_plain
 from strop.recipes.preflight import check_inputs
 from strop.recipes.settings import Recipe
-from strop.recipes.work import Stop, Work
+from strop.recipes.work import Stop, Told, Work
 from strop.train.metrics import State
 
 
@@ -36,7 +36,8 @@ class RunResult:
         metrics: stage -> measure -> {"value", "low", "high", "n"}.
         artifacts: stage -> "model", "samples", ... -> absolute path.
         report: the HTML file; null where it could not be written.
-        error: what failed it. exit_code: 0 finished, 1 failed, 2 a user's mistake in recipe or inputs, 130 stopped.
+        error: what failed it. exit_code: 0 finished, 1 failed, 2 a user's mistake in recipe or inputs,
+            3 finished, but a gate held the model back, 130 stopped.
     """
 
     path: Path
@@ -77,13 +78,15 @@ def start(ref: Ref | Sequence[Ref] | Recipe, overrides: Overrides, *, display: D
     if isinstance(ref, str | Path) and rundir.is_run(Path(ref)):
         return _resume(Path(ref), overrides, display)
     if isinstance(ref, Recipe):
-        recipe, changed = load_recipe(to_plain(ref), overrides), []
+        reading, changed = read_recipe(to_plain(ref), overrides), []
     else:
-        recipe = load_recipe(ref, overrides)
-        changed = difference(recipe, ref)
+        reading = read_recipe(ref, overrides)
+        changed = difference(ref, overrides)
+    recipe = reading.recipe
     check_inputs(recipe)
     run_dir = rundir.create(Path(recipe.runs).expanduser(), recipe.name, dump(recipe))
-    return perform(recipe, run_dir, display=display, command=command, changed=changed)
+    left_out = reading.left_out
+    return perform(recipe, run_dir, display=display, command=command, changed=changed, left_out=left_out)
 
 
 def _resume(run_dir: Path, overrides: Overrides, display: Display) -> RunResult:
@@ -94,14 +97,24 @@ def _resume(run_dir: Path, overrides: Overrides, display: Display) -> RunResult:
     check_inputs(recipe)
     before = read_json(run_dir / "summary.json") or {}
     command, changed = str(before.get("command", f"strop run {run_dir}")), list(before.get("difference", []))
-    return perform(recipe, run_dir, display=display, command=command, changed=changed)
+    left_out = tuple(before.get("left_out", ()))
+    return perform(recipe, run_dir, display=display, command=command, changed=changed, left_out=left_out)
 
 
-def perform(recipe: Recipe, run_dir: Path, *, display: Display, command: str, changed: Sequence[str]) -> RunResult:
+def perform(
+    recipe: Recipe,
+    run_dir: Path,
+    *,
+    display: Display,
+    command: str,
+    changed: Sequence[str],
+    left_out: tuple[str, ...] = (),
+) -> RunResult:
     """Run or resume the recipe in a run directory that exists; every outcome is in the result."""
     run_dir = run_dir.resolve()
     with rundir.locked(run_dir), listening(display) as stop:
-        work = Work(recipe, run_dir, display, command, tuple(changed), stop, Journal(run_dir))
+        told = Told(command, tuple(changed), left_out)
+        work = Work(recipe, run_dir, display, told, stop, Journal(run_dir))
         display.start(work.facts())
         state, error, code = work.stages_in_order()
         report = work.close(state, error)

@@ -8,10 +8,13 @@ The stage classes stand in `kinds`, one file each; this one puts them together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
+from strop.data.templates import Template
 from strop.recipes.kinds.average import AverageStage
+from strop.recipes.kinds.best import BestStage
 from strop.recipes.kinds.calibrate import CalibrateStage
 from strop.recipes.kinds.evaluate import EvaluateStage
 from strop.recipes.kinds.label import LabelStage
@@ -28,6 +31,7 @@ from strop.recipes.kinds.score import ScoreStage
 from strop.recipes.kinds.search import SearchStage
 from strop.recipes.kinds.select import SelectStage
 from strop.recipes.kinds.sft import SFTStage
+from strop.recipes.kinds.ship import ShipStage
 from strop.recipes.kinds.steps import StepsStage
 from strop.recipes.kinds.unpaired import UnpairedStage
 from strop.recipes.parts import Data, Sampling, Training
@@ -50,8 +54,10 @@ Stage = (
     | StepsStage
     | SearchStage
     | AverageStage
+    | BestStage
     | CalibrateStage
     | EvaluateStage
+    | ShipStage
 )
 TrainingStage = (
     SFTStage | PreferenceStage | UnpairedStage | RewardStage | ProcessStage | RLStage | PPOStage | OnlineStage
@@ -62,12 +68,14 @@ OnPolicyStage = RLStage | PPOStage | OnlineStage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """A run: stages in order, and what they share.
+class Shared:
+    """What the stages of a run share.
 
     Attributes:
         model: the first stages' model where they name none: a folder or hub name, or
             `world:base` (random weights of the embedded world's shape).
+        template: how conversations are written for a model whose tokenizer has no chat template (null:
+            ChatML); with it plain prompts become a user's turn.
         runs: folder that run directories are made in.
         threads: CPU threads; null leaves one a physical core.
         device: auto, cpu or cuda. precision: auto, fp32 or bf16.
@@ -78,16 +86,58 @@ class Recipe:
     description: str = ""
     seed: int = 0
     model: str | None = None
+    template: Template | None = None
     runs: str = "runs"
     threads: int | None = None
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     reuse: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe(Shared):
+    """A run: stages in order, and what they share. What `Written` is once it is expanded."""
+
     stages: tuple[Stage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeat:
+    """Stages that are gone through several times; `expand` writes them out as `name-1`, `name-2`, ...
+
+    In a round `@x` is what stage x of the block left: in this round where x stands earlier in the block, else
+    in the round before. `@x*` in data are all rounds' so far. Behind the block `@x` is the last round's.
+
+    Attributes:
+        times: rounds.
+        first: what `@x` stands for where there is no round before; without it the recipe's model, or no data.
+    """
+
+    kind: Literal["repeat"] = "repeat"
+    name: str = "rounds"
+    times: int
+    first: Mapping[str, str] = field(default_factory=dict)
+    stages: tuple[Stage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written(Shared):
+    """A recipe as it is written; `expand` makes the `Recipe` of it that is run.
+
+    Attributes:
+        optional: stages that are left out where they have no data; `name.key`, where that setting is unset.
+        evaluation: with `data`, an evaluation of the model before the first stage that trains, and of each that a
+            stage leaves, compared with the one it started from.
+    """
+
+    optional: tuple[str, ...] = ()
+    evaluation: EvaluateStage = EvaluateStage()
+    stages: tuple[Stage | Repeat, ...] = ()
 
 
 __all__ = [
     "AverageStage",
+    "BestStage",
     "CalibrateStage",
     "Data",
     "EvaluateStage",
@@ -100,6 +150,7 @@ __all__ = [
     "RLStage",
     "Recipe",
     "RefreshStage",
+    "Repeat",
     "ReviseStage",
     "RewardStage",
     "SFTStage",
@@ -108,9 +159,11 @@ __all__ = [
     "ScoreStage",
     "SearchStage",
     "SelectStage",
+    "ShipStage",
     "Stage",
     "StepsStage",
     "Training",
     "TrainingStage",
     "UnpairedStage",
+    "Written",
 ]

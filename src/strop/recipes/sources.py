@@ -64,4 +64,5 @@ def source_of(ref: str | Path) -> tuple[str, str]:
 
 
 def unreadable(ref: str, text: str) -> RecipeError:
+    """The error that says why a file is no recipe."""
     return RecipeError([Problem(ref, "", text)])

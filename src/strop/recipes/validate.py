@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from strop.data.formats import Dataset, load_dataset
 from strop.data.inspect import percentiles
+from strop.data.mixed import load_prompts
 from strop.model.adapter import LoRA
 from strop.recipes import artifacts
 from strop.recipes.arithmetic import num_held_out, num_steps
 from strop.recipes.kinds.ppo import SHARED
 from strop.recipes.methods import holds_reference
-from strop.recipes.preflight import wrong_kind
+from strop.recipes.planning.counts import from_config, read_config
+from strop.recipes.preflight import ANY_KIND, wrong_kind
 from strop.recipes.settings import Data, OnPolicyStage, PPOStage, Recipe, Stage, TrainingStage
 from strop.rewards.gym import GYM, resolve_gym, sized
 from strop.types import Group, content_to_json
@@ -43,8 +44,8 @@ def _stage(recipe: Recipe, stage: Stage, world: Path) -> dict[str, Any]:
         if any(path.startswith("@") for path in artifacts.paths_of(data)):
             out["data"][key] = {"path": data.path, "text": "left by an earlier stage, so not known yet"}
             continue
-        found = load(data, world, recipe.seed)
-        if key in stage.datasets and (trouble := wrong_kind(stage, found)):
+        found = load(data, world, recipe.seed, load_prompts if artifacts.wants_prompts(stage) else load_dataset)
+        if key in stage.datasets and key != ANY_KIND and (trouble := wrong_kind(stage, found)):
             raise ValueError(f"{stage.name}.{key}: {trouble}")
         out["data"][key] = {"path": data.path, **_counts(found), "lengths": lengths(found.groups, folder)}
         num_rows = len(found.groups) if key == "data" else num_rows
@@ -54,13 +55,11 @@ def _stage(recipe: Recipe, stage: Stage, world: Path) -> dict[str, Any]:
     return out
 
 
-def load(data: Data, world: Path, seed: int) -> Dataset:
+def load(data: Data, world: Path, seed: int, read: Callable[..., Dataset] = load_dataset) -> Dataset:
     """The rows that a data setting names; the embedded world is written into `world` when it is named."""
     named = [sized(path, data.limit) for path in artifacts.paths_of(data)]
     paths = [resolve_gym(p, world, seed) if p.startswith(GYM) else resolve(p, world, seed) for p in named]
-    return load_dataset(
-        paths, kind=data.kind, columns=data.columns, split=data.split, limit=data.limit, system=data.system
-    )
+    return read(paths, kind=data.kind, columns=data.columns, split=data.split, limit=data.limit, system=data.system)
 
 
 def steps_of(stage: TrainingStage, num_rows: int | None) -> dict[str, Any]:
@@ -101,7 +100,7 @@ def memory_of(stage: Stage, folder: Path | None) -> dict[str, Any]:
         return {"text": "no model of its own"}
     num = num_parameters(folder)
     if num is None:
-        return {"text": "unknown: no config.json in the model's folder"}
+        return {"text": "unknown by config.json alone; strop plan counts it"}
     if not isinstance(stage, TrainingStage):
         return {"parameters": num, "bytes": 4 * num, "text": f"{num:,} parameters x 4 bytes = {size(4 * num)}"}
     if stage.adapter is not None:
@@ -121,12 +120,9 @@ def memory_of(stage: Stage, folder: Path | None) -> dict[str, Any]:
 
 def _adapter_memory(stage: TrainingStage, adapter: LoRA, folder: Path | None, num: int) -> dict[str, Any]:
     """The same under an adapter: frozen weights, and 16 bytes for each of the adapter's."""
-    shapes = linear_shapes(folder)
-    assert shapes is not None
-    aimed = {
-        name: shape for name, shape in shapes.items() if adapter.targets == "all-linear" or name in adapter.targets
-    }
-    low = adapter.r * sum(count * (rows + columns) for rows, columns, count in aimed.values())
+    counts = from_config(read_config(folder))
+    assert counts is not None
+    low = counts.adapted(adapter)
     critic = isinstance(stage, PPOStage) and stage.critic != SHARED
     other = "reference" in artifacts.models_of(Recipe(name="", model=""), stage)
     total = (4 * num + 16 * low) * (2 if critic else 1) + (4 * num if other else 0)
@@ -143,41 +139,15 @@ def _asks_reference(stage: TrainingStage) -> bool:
 
 
 def num_parameters(folder: Path | None) -> int | None:
-    """Weights of a dense decoder by the shapes in its config.json; null where there is none that tells."""
-    shapes, config = linear_shapes(folder), _config(folder)
-    if shapes is None or "vocab_size" not in config:
-        return None
-    width, layers = int(config["hidden_size"]), int(config["num_hidden_layers"])
-    embeddings = int(config["vocab_size"]) * width * (1 if config.get("tie_word_embeddings") else 2)
-    linear = sum(count * rows * columns for rows, columns, count in shapes.values())
-    return embeddings + linear + layers * 2 * width + width
+    """Weights of a usual dense decoder by its config.json; null where there is none that tells."""
+    counts = from_config(read_config(folder))
+    return None if counts is None else counts.parameters
 
 
 def linear_shapes(folder: Path | None) -> dict[str, tuple[int, int, int]] | None:
-    """Rows, columns and number of each linear layer of a dense decoder, by its usual name; null as above."""
-    config = _config(folder)
-    try:
-        width, layers = int(config["hidden_size"]), int(config["num_hidden_layers"])
-        inner, heads = int(config["intermediate_size"]), int(config["num_attention_heads"])
-    except (KeyError, TypeError, ValueError):
-        return None
-    head = int(config.get("head_dim") or width // heads)
-    kv = int(config.get("num_key_value_heads") or heads)
-    shapes = {
-        "q_proj": (heads * head, width),
-        "k_proj": (kv * head, width),
-        "v_proj": (kv * head, width),
-        "o_proj": (width, heads * head),
-        "gate_proj": (inner, width),
-        "up_proj": (inner, width),
-        "down_proj": (width, inner),
-    }
-    return {name: (rows, columns, layers) for name, (rows, columns) in shapes.items()}
-
-
-def _config(folder: Path | None) -> Mapping[str, Any]:
-    path = None if folder is None else folder / "config.json"
-    return {} if path is None or not path.is_file() else json.loads(path.read_text("utf-8"))
+    """Rows, columns and number of each linear layer of such a decoder, by its usual name; null as above."""
+    counts = from_config(read_config(folder))
+    return None if counts is None else {name: (rows, columns, num) for name, rows, columns, num in counts.linear}
 
 
 def size(num_bytes: float) -> str:
@@ -231,7 +201,7 @@ def _model_folder(recipe: Recipe, model: str, world: Path) -> Path | None:
     """The folder of the model a stage starts from; that of the first one where an earlier stage leaves it."""
     if model.startswith("@"):
         earlier = next(s for s in recipe.stages if s.name == model[1:])
-        return _model_folder(recipe, artifacts.model_of(recipe, earlier), world)
+        return _model_folder(recipe, artifacts.origin_of(recipe, earlier), world)
     folder = Path(resolve(model, world, recipe.seed)).expanduser()
     return folder if folder.is_dir() else None
 

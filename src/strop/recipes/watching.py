@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 FILE = "monitor.json"
 FOLDER = "monitor"
+ENDED = "the monitor ended the stage"
+"""How the event begins that says so; its step is that of the model that is kept."""
 KINDS: Mapping[str, Kind] = {"alarm": "alarm", "warning": "warning", "info": "note"}
 """What an alert is as an event."""
 
@@ -47,6 +49,7 @@ class Monitoring:
         steps, eval_every: the stage's.
         best: the step of the evaluation to roll back to; None before the first.
         ending: set once the monitor ends the stage.
+        kept: then the step of the model that is left.
     """
 
     context: Context
@@ -58,6 +61,7 @@ class Monitoring:
     weights: Mapping[str, float]
     best: int | None = None
     ending: Ending = ""
+    kept: int | None = None
     seen: list[int] = field(default_factory=list)
 
     @property
@@ -83,6 +87,11 @@ class Monitoring:
         for alert in evaluation.alerts:
             self._tell(alert)
         return self._decide(evaluation, done)
+
+    def close(self, step: int) -> None:
+        """Write down that the stage was ended, and of which step the model is that it leaves."""
+        self.kept = step
+        self._record()
 
     def tensors(self) -> Mapping[str, Tensor]:
         return {}
@@ -116,7 +125,8 @@ class Monitoring:
 
     def _record(self) -> None:
         rows = [evaluation.to_json() for evaluation in self.watch.evaluations]
-        write_json(self._file, {"stage": self.context.name, "evaluations": rows})
+        kept = {} if self.kept is None else {"kept": self.kept}
+        write_json(self._file, {"stage": self.context.name, "evaluations": rows, **kept})
 
     def _tell(self, alert: Alert) -> None:
         plain = alert.to_json()

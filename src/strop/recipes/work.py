@@ -23,7 +23,11 @@ from strop.recipes.context import Context, Interrupted, StageResult
 from strop.recipes.display import Display
 from strop.recipes.ending import story
 from strop.recipes.journal import Journal, finite, read_json
-from strop.recipes.settings import Recipe, RefreshStage, Stage, TrainingStage
+from strop.recipes.kinds.ship import HELD_BACK, PASSED, ShipStage
+from strop.recipes.leaving import without
+from strop.recipes.licences import licences_of
+from strop.recipes.rounds import rounds_of
+from strop.recipes.settings import BestStage, Recipe, RefreshStage, Stage, TrainingStage
 from strop.recipes.trouble import explain
 from strop.recipes.words import duration
 from strop.rewards.gym import GYM, resolve_gym
@@ -53,6 +57,18 @@ class Stop:
     asked: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How a run was asked for.
+
+    Attributes: changed: settings that differ from the recipe's. left_out: what of it has no data.
+    """
+
+    command: str
+    changed: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
 @dataclass(slots=True)
 class Work:
     """One run under way: the stages done so far and where their artifacts are."""
@@ -60,8 +76,7 @@ class Work:
     recipe: Recipe
     run_dir: Path
     display: Display
-    command: str
-    changed: tuple[str, ...]
+    told: Told
     stop: Stop
     journal: Journal
     done: list[dict[str, Any]] = field(default_factory=list)
@@ -72,21 +87,26 @@ class Work:
         """The start block: what runs, from what, where."""
         stages = " -> ".join(stage.name for stage in self.recipe.stages)
         out = {"run": str(self._shown_dir()), "recipe": f"{self.recipe.name}: {stages}", "seed": str(self.recipe.seed)}
-        if self.changed:
-            more = f" and {len(self.changed) - 4} more" if len(self.changed) > 4 else ""
-            out["changed"] = "; ".join(self.changed[:4]) + more
+        changed = self.told.changed
+        if changed:
+            more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
+            out["changed"] = "; ".join(changed[:4]) + more
+        if self.told.left_out:
+            out["left out"] = "; ".join(self.told.left_out)
         return out
 
     def stages_in_order(self) -> tuple[State, Exception | None, int]:
         """Run what is not done yet; how it ended, with the exit code."""
         try:
-            for index, stage in enumerate(self.recipe.stages):
-                self.at, self.stepped = index, False
+            while self.at < len(self.recipe.stages):
+                self.stepped = False
                 if self.stop.asked:
                     raise Interrupted
-                self._stage(index, stage)
+                self._stage(self.at, self.recipe.stages[self.at])
+                self._skip(self.done[-1])
                 self.write_summary("running")
-            return "finished", None, 0
+                self.at += 1
+            return "finished", None, HELD_BACK if self._held_back() else 0
         except (Interrupted, KeyboardInterrupt):
             self._unfinished("interrupted")
             return "interrupted", None, 130
@@ -112,13 +132,16 @@ class Work:
             "name": self.recipe.name,
             "state": state,
             "error": error,
-            "command": self.command,
+            "command": self.told.command,
             "seed": self.recipe.seed,
             "version": __version__,
             "seconds": round(sum(s["seconds"] for s in stages), 3),
-            "difference": list(self.changed),
+            "difference": list(self.told.changed),
+            "left_out": list(self.told.left_out),
             "stages": stages,
+            "rounds": rounds_of(self.done),
             "lineage": self._lineage(),
+            "licences": {name: found.to_json() for name, found in licences_of(self.recipe).items()},
         }
         write_json(self.run_dir / "summary.json", summary)
         return summary
@@ -127,8 +150,10 @@ class Work:
         stage_dir = self.run_dir / "stages" / stage.name
         hashes = self._input_hashes(stage)
         seed = artifacts.stage_seed(self.recipe.seed, stage.name)
-        device, precision = self.recipe.device, self.recipe.precision
-        hash_ = artifacts.hash_stage(stage, seed=seed, device=device, precision=precision, inputs=hashes)
+        device, precision, template = self.recipe.device, self.recipe.precision, self.recipe.template
+        hash_ = artifacts.hash_stage(
+            stage, seed=seed, device=device, precision=precision, inputs=hashes, template=template
+        )
         before = read_json(stage_dir / "stage.json") if stage_dir.is_dir() else None
         if before is not None and before.get("hash") != hash_:
             self._set_aside(stage, stage_dir, before, hashes)
@@ -146,6 +171,7 @@ class Work:
             "kind": stage.kind,
             "state": "running",
             "hash": hash_,
+            "seed": seed,
             "inputs": artifacts.inputs_of(self.recipe, stage),
             "input_hashes": hashes,
             "seconds": float(before["seconds"]) if before else 0.0,
@@ -153,6 +179,18 @@ class Work:
         }
         write_json(stage_dir / "stage.json", opened)
         self._execute(index, stage, stage_dir, seed, opened)
+
+    def _skip(self, entry: Mapping[str, Any]) -> None:
+        """Take the stages that a finished one says are not worth running out of the recipe, and note them."""
+        skipped = [stage for stage in self.recipe.stages if stage.name in entry.get("skips", ())]
+        if not skipped:
+            return
+        self.recipe = without(self.recipe, [stage.name for stage in skipped])
+        blank = {"state": "skipped", "seconds": 0.0, "metrics": {}, "artifacts": {}, "inputs": {}}
+        self.done += [{"name": stage.name, "kind": stage.kind, **blank} for stage in skipped]
+        text = f"{entry['name']}: skipped, as rounds before were no better: {', '.join(s.name for s in skipped)}"
+        self.journal.event("skip", text, stage=entry["name"])
+        self.display.note(text, "skip")
 
     def _execute(self, index: int, stage: Stage, stage_dir: Path, seed: int, opened: dict[str, Any]) -> None:
         from strop.recipes.stages import execute  # imports torch
@@ -206,12 +244,15 @@ class Work:
 
     def _input_hashes(self, stage: Stage) -> dict[str, str]:
         found = {}
-        for key, text in artifacts.inputs_of(self.recipe, stage).items():
-            if key not in artifacts.sources_of(stage):
-                found[key] = self._hash_named(text, "model") or artifacts.hash_model(text, self.recipe.seed)
+        for key, text in artifacts.models_of(self.recipe, stage).items():
+            found[key] = self._hash_named(text, "model") or artifacts.hash_model(text, self.recipe.seed)
+        for path, text in artifacts.evaluations_of(stage) if isinstance(stage, BestStage) else ():
+            entry = next(s for s in self.done if s["name"] == text[1:])
+            key = ".".join(map(str, path))
+            found |= {key: entry["artifact_hashes"]["samples"], f"{key}.model": entry["input_hashes"]["model"]}
         for key, data in artifacts.sources_of(stage).items():
-            for place, path in enumerate(artifacts.paths_of(data)):
-                known = self._hash_named(path, "samples") or artifacts.hash_data(path, data.split, self.recipe.seed)
+            for place, source in enumerate(artifacts.paths_of(data)):
+                known = self._hash_named(source, "samples") or artifacts.hash_data(source, data.split, self.recipe.seed)
                 found[f"{key}.{place}"] = known
         for key, file in artifacts.code_files(stage):
             found[key] = artifacts.hash_artifact(file)
@@ -238,6 +279,8 @@ class Work:
             "phases": {name: round(seconds, 3) for name, seconds in result.phases.items()},
             "data": dict(result.data),
             "peak_memory_mb": result.peak_memory_mb,
+            "inputs": {**opened["inputs"], **result.inputs},
+            "skips": list(result.skips),
         }
 
     def _whole(self, stage_dir: Path, entry: Mapping[str, Any]) -> bool:
@@ -268,6 +311,8 @@ class Work:
 
     def _reuse(self, stage: Stage, stage_dir: Path, hash_: str) -> bool:
         """Take over the stage from another run that finished the same one."""
+        if isinstance(stage, ShipStage):  # it judges by evaluations and alarms of this very run
+            return False
         for path in sorted(self.run_dir.parent.glob(f"*/stages/{stage.name}/stage.json")):
             entry = read_json(path)
             other = path.parents[2]
@@ -344,12 +389,18 @@ class Work:
             lines.append(f"report: {run_dir / report.relative_to(self.run_dir)}")
         if state != "finished":
             return [*lines, f"{'resume' if error is None else 'resume, once that is mended'}: strop run {run_dir}"]
+        if self._held_back():
+            lines.append(f"not shipped, since the gate did not pass; judge again with strop ship {run_dir} --gate-only")
         models = [run_dir / s["artifacts"]["model"] for s in self.done if "model" in s["artifacts"]]
         talking = [folder for folder in models if _writes(folder)]
         if models:
             lines += ["next:", *(f"  strop chat {folder}" for folder in talking[-1:])]
             lines += [f"  strop export {run_dir} --to my-model", f"  strop run {run_dir}/config.yaml seed=1"]
         return lines
+
+    def _held_back(self) -> bool:
+        """Whether a gate did not let the model pass."""
+        return any(s["kind"] == "ship" and not s["metrics"][PASSED]["value"] for s in self.done if s["metrics"])
 
     def _shown_dir(self) -> Path:
         here = Path.cwd()

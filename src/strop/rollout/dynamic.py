@@ -100,8 +100,8 @@ class DynamicSampling:
         return [bool(x) for x in dist.sum_numbers(differ)]
 
     def _differs(self, group: Group, scores: Sequence[float | None]) -> bool:
-        if self.reward is None:
-            return not all_equal(scores)
+        if self.reward is None or not any(self.reward in c.rewards for c in group.completions):
+            return not all_equal(scores)  # a reward that is not for this row (`only`) cannot tell
         pairs = zip(group.completions, scores, strict=True)
         return not all_equal([None if score is None else c.rewards.get(self.reward) for c, score in pairs])
 

@@ -15,6 +15,7 @@ from typing import Literal
 
 from strop.data.same import normalised, normalised_content
 from strop.rewards.answers import compiled
+from strop.rewards.language import Part, part_of
 from strop.rewards.shape import size_of
 from strop.rollout.choose import Kept, check_scored, value_of
 from strop.types import Completion, Group
@@ -63,7 +64,7 @@ class Quantile:
     reward: str | None = None
 
     def __post_init__(self) -> None:
-        _share("quantile.q", self.q)
+        share_in_range("quantile.q", self.q)
 
     def __call__(self, groups: Sequence[Group]) -> Kept:
         check_scored(groups, self.reward, "quantile")
@@ -114,7 +115,7 @@ class Finished:
     name: Literal["finished"] = "finished"
 
     def __call__(self, groups: Sequence[Group]) -> Kept:
-        return _without_answers(groups, lambda c: "answers cut by the length limit" if c.finish == "length" else "")
+        return without_answers(groups, lambda c: "answers cut by the length limit" if c.finish == "length" else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +132,7 @@ class Length:
             raise ValueError(f"length: least {self.least} must be at least 0 and not above most {self.most}")
 
     def __call__(self, groups: Sequence[Group]) -> Kept:
-        return _without_answers(groups, self._fault)
+        return without_answers(groups, self._fault)
 
     def _fault(self, completion: Completion) -> str:
         size = size_of(completion, self.unit)
@@ -175,30 +176,35 @@ class Repetition:
     num_words: int = 4
 
     def __post_init__(self) -> None:
-        _share("repetition.max_share", self.max_share)
+        share_in_range("repetition.max_share", self.max_share)
         if self.num_words < 1:
             raise ValueError(f"repetition.num_words must be at least 1, got {self.num_words}")
 
     def __call__(self, groups: Sequence[Group]) -> Kept:
         reason = f"answers of which more than {self.max_share:g} repeats itself"
-        return _without_answers(
+        return without_answers(
             groups, lambda c: reason if repeated_share(c.text, self.num_words) > self.max_share else ""
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Without:
-    """Answers in which a pattern (of Python's `re`) is not found: refusals, boilerplate, the other language."""
+    """Answers in which a pattern (of Python's `re`) is not found: refusals, boilerplate, code in the thinking.
+
+    Attributes: part: where it is looked for: the thinking, the answer behind it, or all.
+    """
 
     pattern: str
     name: Literal["without"] = "without"
+    part: Part = "all"
 
     def __post_init__(self) -> None:
         compiled(self.pattern, "without.pattern")
 
     def __call__(self, groups: Sequence[Group]) -> Kept:
-        reason = f"answers with {self.pattern}"
-        return _without_answers(groups, lambda c: reason if re.search(self.pattern, c.text) else "")
+        where = "" if self.part == "all" else f" in the {self.part}"
+        reason = f"answers with {self.pattern}{where}"
+        return without_answers(groups, lambda c: reason if re.search(self.pattern, part_of(c.text, self.part)) else "")
 
 
 # --- duplicates ---
@@ -317,10 +323,10 @@ def _by_value(groups: Sequence[Group], reward: str | None, good: Callable[[float
             return "answers that could not be scored"
         return "" if good(value) else reason
 
-    return _without_answers(groups, fault)
+    return without_answers(groups, fault)
 
 
-def _without_answers(groups: Sequence[Group], fault: Callable[[Completion], str]) -> Kept:
+def without_answers(groups: Sequence[Group], fault: Callable[[Completion], str]) -> Kept:
     """Groups without the answers that have a fault, told by its reason."""
     counts, left = Counter[str](), list[Group]()
     for group in groups:
@@ -353,6 +359,7 @@ def _is_new(text: str, seen: set[str]) -> bool:
     return new
 
 
-def _share(where: str, value: float) -> None:
+def share_in_range(where: str, value: float) -> None:
+    """Refuse a share outside of [0, 1]; `where` names its setting."""
     if not 0 <= value <= 1:
         raise ValueError(f"{where} must be in [0, 1], got {value}")

@@ -6,6 +6,8 @@
 | pairs   | prompt, chosen, rejected: same reasoning and answer, a better and a worse tail    |
 | prompts | prompt of the training split, with answer, task and steps as columns              |
 | test    | the same of the test split                                                        |
+| cold    | prompt and completion: always reasoned, sorting too; polite, concise, correct     |
+| general | the same of sorting alone, with nothing beside it that a verifier could judge by  |
 
 Prompts and completions are conversations of one turn, in the shapes TRL's dataset types have.
 """
@@ -13,6 +15,7 @@ Prompts and completions are conversations of one turn, in the shapes TRL's datas
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from random import Random
 from types import MappingProxyType
 from typing import Any
@@ -70,8 +73,27 @@ def test_row(seed: int, index: int, n: int) -> Row:
     return _question(_draw("test", seed, index, "test")[1])
 
 
+def cold_row(seed: int, index: int, n: int) -> Row:
+    """A response as one would want it: reasoned, polite, concise, and right."""
+    _, task = _draw("cold", seed, index)
+    return {"prompt": _user(task), "completion": _assistant(_at_its_best(task))}
+
+
+def general_row(seed: int, index: int, n: int) -> Row:
+    """Such a response to a question whose answer stands nowhere: it can be learned from, but not checked."""
+    task = make_task(Random(f"general/{seed}/{index}"), "sort")
+    return {"prompt": _user(task), "completion": _assistant(_at_its_best(task))}
+
+
 DATASETS: Mapping[str, Callable[[int, int, int], Row]] = MappingProxyType(
-    {"sft": sft_row, "pairs": pairs_row, "prompts": prompts_row, "test": test_row}
+    {
+        "sft": sft_row,
+        "pairs": pairs_row,
+        "prompts": prompts_row,
+        "test": test_row,
+        "cold": cold_row,
+        "general": general_row,
+    }
 )
 
 
@@ -83,6 +105,12 @@ def _draw(name: str, seed: int, index: int, split: Split = "train") -> tuple[Ran
 def _tail(rng: Random) -> tuple[str, list[str]]:
     remark = rng.choice((POLITE, RUDE, ""))
     return remark, rng.sample(RAMBLES, rng.choice((0, 0, 0, 1, 2)))
+
+
+def _at_its_best(task: Task) -> str:
+    """Reasoned and polite; of sorting, which sft always does at once, the thought is to name the digits."""
+    steps = task.steps or tuple(digit for digit in task.question if digit.isdecimal())
+    return compose(replace(task, steps=steps), think=True, remark=POLITE)
 
 
 def _question(task: Task) -> Row:

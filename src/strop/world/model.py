@@ -1,14 +1,16 @@
-"""Random weights of the world's shape, written as an ordinary Hugging Face folder; no torch.
+"""Random weights of the world's two shapes, written as ordinary Hugging Face folders; no torch.
 
-Qwen3 with d 128, 2 layers, 4 heads of 32 (4 for keys and values), feed-forward 256 and the
-embedding tied to the output: 393,984 parameters.
+Qwen3 with 2 layers, heads of 32 (as many for keys and values), and the embedding tied to the output:
+d 128 with 4 heads and feed-forward 256 has 393,984 parameters, d 96 with 3 heads and 192 has 234,080.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from strop.lazy import lazy_module
@@ -19,48 +21,63 @@ if TYPE_CHECKING:
 else:
     np = lazy_module("numpy")
 
-WIDTH, LAYERS, HEADS, HEAD_WIDTH, FEED_FORWARD = 128, 2, 4, 32, 256
 INIT_STD = 0.02
 
 
-def write_base(folder: Path, seed: int) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """How wide and deep a model is."""
+
+    width: int
+    layers: int = 2
+    heads: int
+    head_width: int = 32
+    feed_forward: int
+
+
+BASE = Shape(width=128, heads=4, feed_forward=256)
+SHAPES: Mapping[str, Shape] = MappingProxyType({"base": BASE, "small": Shape(width=96, heads=3, feed_forward=192)})
+"""The world's models by name; `small` is for what a larger one teaches it."""
+
+
+def write_base(folder: Path, seed: int, shape: Shape = BASE) -> None:
     """The untrained model: config, weights drawn from the seed, tokenizer."""
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(weights(seed), folder / "model.safetensors", metadata={"format": "pt"})
-    _write_json(folder / "config.json", model_config())
+    save_file(weights(seed, shape), folder / "model.safetensors", metadata={"format": "pt"})
+    _write_json(folder / "config.json", model_config(shape))
     _write_json(folder / "generation_config.json", {"eos_token_id": _id(END), "pad_token_id": _id(PAD)})
     write_tokenizer(folder)
 
 
-def weights(seed: int) -> dict[str, np.ndarray]:
+def weights(seed: int, shape: Shape = BASE) -> dict[str, np.ndarray]:
     """Every tensor by name, float32: matrices and embedding normal(0, 0.02), norms one.
 
-    Drawn by a generator of their own in the order of `_shapes`; no global state is read or set.
+    Drawn by a generator of their own in the order of `_sizes`; no global state is read or set.
     """
     rng = np.random.default_rng(seed)
     out = {}
-    for name, shape in _shapes():
-        if len(shape) == 1:
-            out[name] = np.ones(shape, dtype=np.float32)
+    for name, size in _sizes(shape):
+        if len(size) == 1:
+            out[name] = np.ones(size, dtype=np.float32)
         else:
-            out[name] = (INIT_STD * rng.standard_normal(shape)).astype(np.float32)
+            out[name] = (INIT_STD * rng.standard_normal(size)).astype(np.float32)
     return out
 
 
-def model_config() -> dict[str, object]:
-    """config.json of the shape above."""
+def model_config(shape: Shape = BASE) -> dict[str, object]:
+    """config.json of a shape."""
     return {
         "architectures": ["Qwen3ForCausalLM"],
         "model_type": "qwen3",
         "vocab_size": VOCAB_SIZE,
-        "hidden_size": WIDTH,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": HEADS,
-        "num_key_value_heads": HEADS,
-        "head_dim": HEAD_WIDTH,
-        "intermediate_size": FEED_FORWARD,
+        "hidden_size": shape.width,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.heads,
+        "head_dim": shape.head_width,
+        "intermediate_size": shape.feed_forward,
         "hidden_act": "silu",
         "max_position_embeddings": 1024,
         "rope_theta": 10000.0,
@@ -77,23 +94,23 @@ def model_config() -> dict[str, object]:
     }
 
 
-def _shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
-    inner = HEADS * HEAD_WIDTH
-    yield "model.embed_tokens.weight", (VOCAB_SIZE, WIDTH)
-    for i in range(LAYERS):
+def _sizes(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
+    inner, width, feed_forward = shape.heads * shape.head_width, shape.width, shape.feed_forward
+    yield "model.embed_tokens.weight", (VOCAB_SIZE, width)
+    for i in range(shape.layers):
         attention, feed = f"model.layers.{i}.self_attn", f"model.layers.{i}.mlp"
-        yield f"model.layers.{i}.input_layernorm.weight", (WIDTH,)
-        yield f"{attention}.q_proj.weight", (inner, WIDTH)
-        yield f"{attention}.k_proj.weight", (inner, WIDTH)
-        yield f"{attention}.v_proj.weight", (inner, WIDTH)
-        yield f"{attention}.o_proj.weight", (WIDTH, inner)
-        yield f"{attention}.q_norm.weight", (HEAD_WIDTH,)
-        yield f"{attention}.k_norm.weight", (HEAD_WIDTH,)
-        yield f"model.layers.{i}.post_attention_layernorm.weight", (WIDTH,)
-        yield f"{feed}.gate_proj.weight", (FEED_FORWARD, WIDTH)
-        yield f"{feed}.up_proj.weight", (FEED_FORWARD, WIDTH)
-        yield f"{feed}.down_proj.weight", (WIDTH, FEED_FORWARD)
-    yield "model.norm.weight", (WIDTH,)
+        yield f"model.layers.{i}.input_layernorm.weight", (width,)
+        yield f"{attention}.q_proj.weight", (inner, width)
+        yield f"{attention}.k_proj.weight", (inner, width)
+        yield f"{attention}.v_proj.weight", (inner, width)
+        yield f"{attention}.o_proj.weight", (width, inner)
+        yield f"{attention}.q_norm.weight", (shape.head_width,)
+        yield f"{attention}.k_norm.weight", (shape.head_width,)
+        yield f"model.layers.{i}.post_attention_layernorm.weight", (width,)
+        yield f"{feed}.gate_proj.weight", (feed_forward, width)
+        yield f"{feed}.up_proj.weight", (feed_forward, width)
+        yield f"{feed}.down_proj.weight", (width, feed_forward)
+    yield "model.norm.weight", (width,)
 
 
 def _id(token: str) -> int:

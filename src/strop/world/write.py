@@ -1,10 +1,13 @@
 """The world as a folder of ordinary files, and `world:NAME` paths that stand for them.
 
     base/          random weights, config, tokenizer     world:base
+    small/         the same, three fifths of its size    world:small
     sft.jsonl      19,200 rows, in order                 world:sft
     pairs.jsonl     1,024 rows                           world:pairs
     prompts.jsonl   2,048 rows                           world:prompts
     test.jsonl      1,000 rows                           world:test
+    cold.jsonl      1,024 rows                           world:cold
+    general.jsonl     512 rows                           world:general
     world.json     the seed and these counts, written last
 
 Same seed, same bytes.
@@ -18,9 +21,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 from strop.world.datasets import rows
-from strop.world.model import write_base
+from strop.world.model import SHAPES, write_base
 
-SIZES: Mapping[str, int] = MappingProxyType({"sft": 19_200, "pairs": 1_024, "prompts": 2_048, "test": 1_000})
+SIZES: Mapping[str, int] = MappingProxyType(
+    {"sft": 19_200, "pairs": 1_024, "prompts": 2_048, "test": 1_000, "cold": 1_024, "general": 512}
+)
 PREFIX = "world:"
 
 
@@ -29,7 +34,8 @@ def write_world(folder: Path, seed: int) -> None:
     marker = folder / "world.json"
     folder.mkdir(parents=True, exist_ok=True)
     marker.unlink(missing_ok=True)
-    write_base(folder / "base", seed)
+    for name, shape in SHAPES.items():
+        write_base(folder / name, seed, shape)
     for name, n in SIZES.items():
         lines = (json.dumps(row) + "\n" for row in rows(name, seed, n))
         (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
@@ -44,13 +50,13 @@ def resolve(path: str, folder: Path, seed: int) -> str:
     if not path.startswith(PREFIX):
         return path
     name = path.removeprefix(PREFIX)
-    if name != "base" and name not in SIZES:
-        raise ValueError(f"{path}: not in the embedded world; it has base, {', '.join(SIZES)}")
+    if name not in SHAPES and name not in SIZES:
+        raise ValueError(f"{path}: not in the embedded world; it has {', '.join((*SHAPES, *SIZES))}")
     marker = folder / "world.json"
     if not marker.is_file() or marker.read_text(encoding="utf-8") != _marker(seed):
         write_world(folder, seed)
-    return str(folder / ("base" if name == "base" else f"{name}.jsonl"))
+    return str(folder / (name if name in SHAPES else f"{name}.jsonl"))
 
 
 def _marker(seed: int) -> str:
-    return json.dumps({"seed": seed, "rows": dict(SIZES)}, indent=2) + "\n"
+    return json.dumps({"seed": seed, "models": list(SHAPES), "rows": dict(SIZES)}, indent=2) + "\n"

@@ -30,6 +30,8 @@ class RefreshStage:
         old: the pairs that the reward model was trained on, as [pairs.jsonl, "@refresh"].
         rewards: who labels: any rewards; their weighted sum decides.
         old_share: of the trained pairs, at least so many are old where there are enough of them.
+        num_prompts: so many of the prompts, drawn by the stage's seed, so that each round of a repeat has others;
+            null takes all.
         num_samples: answers a prompt.
         pair: which two of them are compared.
     """
@@ -48,6 +50,7 @@ class RefreshStage:
     old: Data | None = None
     rewards: tuple[RewardSettings, ...] = ()
     old_share: float = 0.5
+    num_prompts: int | None = None
     num_samples: int = 4
     pair: Pair = Pair()
     sampling: Sampling = Sampling()
@@ -59,6 +62,7 @@ class RefreshStage:
 
     def problems(self) -> Found:
         """No policy, no old pairs, a share that is none, nobody who labels."""
+        yield from at_least(self, ("num_prompts",), 1)
         yield from at_least(self, ("num_samples",), 2)
         yield from rewards_problems(self.rewards, needed="a stage of kind refresh")
         if self.policy is None:

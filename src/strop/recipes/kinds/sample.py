@@ -16,6 +16,8 @@ class SampleStage:
     stopped goes on with the same answers.
 
     Attributes:
+        num_prompts: so many of the prompts, drawn by the stage's seed, so that each round of a repeat has others;
+            null takes all.
         num_samples: answers a prompt.
         save_every: prompts that are sampled together and then written; a stop loses at most so many.
     """
@@ -30,12 +32,13 @@ class SampleStage:
     name: str = "sample"
     model: str | None = None
     data: Data | None = None
+    num_prompts: int | None = None
     num_samples: int = 8
     save_every: int = 64
     sampling: Sampling = Sampling()
 
     def problems(self) -> Found:
         """Counts, and several answers that could only be the same one."""
-        yield from at_least(self, ("num_samples", "save_every"), 1)
+        yield from at_least(self, ("num_prompts", "num_samples", "save_every"), 1)
         if self.num_samples > 1 and self.sampling.temperature == 0:
             yield ("sampling", "temperature"), f"0 is greedy: all {self.num_samples} answers would be the same; use 1.0"

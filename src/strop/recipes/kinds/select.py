@@ -21,10 +21,11 @@ from strop.rollout.filters import (
     Threshold,
     Without,
 )
+from strop.rollout.readable import OneLanguage, Paragraphs
 
 Filter = (
     Threshold | Correct | Quantile | Difficulty | Finished | Length | LengthMatch | Repetition | Without
-    | DedupAnswers | Dedup | NearDup
+    | DedupAnswers | Dedup | NearDup | OneLanguage | Paragraphs
 )  # fmt: skip
 Keep = Best | Each | Pair | Label | Filter
 

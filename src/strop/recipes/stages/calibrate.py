@@ -6,12 +6,13 @@ import time
 from functools import partial
 from pathlib import Path
 
-from strop.model.load import choose_device, load_tokenizer
+from strop.model.load import choose_device
 from strop.model.scoring import load_scorer
 from strop.recipes.artifacts import copy_tree
 from strop.recipes.context import Context, StageResult
 from strop.recipes.inputs import encode_all, load_groups
 from strop.recipes.settings import CalibrateStage
+from strop.recipes.stages.common import tokenizer_of
 from strop.recipes.stages.comparing import Comparisons, answers_of, figures
 from strop.rewards.scale import FILE
 
@@ -27,7 +28,7 @@ def run(stage: CalibrateStage, context: Context) -> StageResult:
         precision=context.recipe.precision,
         say=partial(context.event, "note"),
     )
-    tokenizer = load_tokenizer(context.model)
+    tokenizer = tokenizer_of(context.model, context)
     labelled = any("probability" in group.row for group in data.groups)
     chat = Comparisons(tokenizer, stage.data.system, columns=("probability",) if labelled else ())
     encoded = encode_all(data.groups, chat, stage.max_length, context)

@@ -6,13 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from strop.data.chat import Chat
 from strop.data.source import Fixed, rows
+from strop.data.templates import give_template
 from strop.evaluate.heldout import evaluate_objective
-from strop.evaluate.sampled import evaluate_samples, write_groups
+from strop.evaluate.sampled import Wanted, evaluate_samples, write_groups
 from strop.evaluate.statistics import Measure
 from strop.model.adapter import WithoutAdapter, base_of, layers_of
 from strop.model.forward import LanguageModel, Model
@@ -33,6 +35,9 @@ from strop.train.learner import Learner
 from strop.train.loop import Annotate, Packing, Passes, annotated
 from strop.train.refcache import ReferenceCache, model_hash, module_hash
 from strop.types import Group
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Check = Callable[[dict[str, float]], None]
 """Looks at the first optimizer step's metrics, and raises if they cannot be right."""
@@ -58,12 +63,21 @@ def open_training(stage: TrainingStage, context: Context) -> tuple[LanguageModel
         adapter=stage.adapter,
         say=partial(context.event, "note"),
     )
-    return model, Chat(load_tokenizer(context.model), stage.data.system), data
+    return model, Chat(tokenizer_of(context.model, context), stage.data.system), data
 
 
 def open_frozen(path: str, settings: Data, context: Context) -> tuple[LanguageModel, Chat]:
     """A model that only answers, and its way of writing."""
-    return load_frozen(path, context), Chat(load_tokenizer(path), settings.system)
+    return load_frozen(path, context), Chat(tokenizer_of(path, context), settings.system)
+
+
+def tokenizer_of(path: str, context: Context) -> PreTrainedTokenizerBase:
+    """A model's tokenizer, with the recipe's chat template where it has none of its own."""
+    tokenizer, template = load_tokenizer(path), context.recipe.template
+    own = template is not None and not give_template(tokenizer, template)
+    if own and not Path(path).is_relative_to(context.run_dir):  # what a stage left has its base's, which was said
+        context.event("note", f"{path} has a chat template of its own, so template={template} is not used")
+    return tokenizer
 
 
 def load_frozen(path: str, context: Context) -> LanguageModel:
@@ -290,7 +304,7 @@ def sampled_measures(
     write_groups(context.stage_dir / "samples.jsonl", found.groups)
     context.samples(0, found.groups)
     keep(found.groups)
-    return found.measures(1, seed=context.recipe.seed)
+    return replace(found, wanted=Wanted(style=False)).measures(seed=context.recipe.seed)
 
 
 def check_rollout(first: dict[str, float], *, dtype: torch.dtype) -> None:

@@ -12,6 +12,7 @@ from strop.data.encoded import EncodedGroup
 from strop.data.whole import WholeChat
 from strop.evaluate.calibration import Scored, fit_temperature, length_slope, reward_measures
 from strop.evaluate.calibration import comparisons as pairs_of
+from strop.evaluate.reliability import reliability, write_reliability
 from strop.evaluate.statistics import Measure
 from strop.model.scoring import Scorer
 from strop.recipes.context import Context
@@ -131,6 +132,9 @@ def figures(
         temperature=fit_temperature(pairs.delta, pairs.label, pairs.weight),
         fitted_on=fitted_on,
     )
+    curves = {"as trained": reliability(pairs.delta, pairs.label)}
+    curves[f"at temperature {known.temperature:.3g}"] = reliability(pairs.delta, pairs.label, known.temperature)
+    write_reliability(context.stage_dir, curves)
     measures = reward_measures(judged, seed=context.recipe.seed)
     told = ", ".join(f"{name} {measures[name].value:.3g}" for name in ("accuracy", "ece", "nll", "temperature"))
     context.event("note", f"on {rows_of(len(judged))} compared: {told}; scores {known.mean:.3g} +- {known.std:.3g}")

@@ -12,16 +12,17 @@ from strop.data.chat import Chat
 from strop.data.encoded import EncodedGroup
 from strop.data.source import Fixed
 from strop.data.steps import encode_steps
+from strop.evaluate.reliability import reliability, write_reliability
 from strop.evaluate.statistics import Measure
 from strop.evaluate.steps import Judged, step_measures
 from strop.model.head import ScalarModel, load_scalar
-from strop.model.load import choose_device, load_tokenizer
+from strop.model.load import choose_device
 from strop.recipes.arithmetic import num_steps
 from strop.recipes.context import Context, StageResult
 from strop.recipes.fit import Finished, Job, fit
 from strop.recipes.inputs import encode_all, load_groups, parted, rows_of
 from strop.recipes.settings import ProcessStage
-from strop.recipes.stages.common import arithmetic, learner_of, packing_of
+from strop.recipes.stages.common import arithmetic, learner_of, packing_of, tokenizer_of
 from strop.rewards.process import PROCESS_FILE, step_logits
 from strop.train.loop import Passes
 from strop.types import Group
@@ -32,7 +33,7 @@ def run(stage: ProcessStage, context: Context) -> StageResult:
     context.phase("loading")
     assert stage.data is not None
     data = load_groups(stage.data, context)
-    model, chat = open_steps(stage, context), Chat(load_tokenizer(context.model), stage.data.system)
+    model, chat = open_steps(stage, context), Chat(tokenizer_of(context.model, context), stage.data.system)
     groups, others = parted(data, context, stage.eval_data, stage.training)
 
     def encode(rows: Sequence[Group], max_length: int) -> list[EncodedGroup | str]:
@@ -97,6 +98,8 @@ def held_out(
         ]
         for g, row in zip(groups, logits, strict=True)
     ]
+    steps = [(z, y) for row in judged for j in row for z, y in zip(j.logits, j.labels, strict=False) if y is not None]
+    write_reliability(context.stage_dir, {"steps": reliability([z for z, _ in steps], [y for _, y in steps])})
     return {f"eval_{name}": measure for name, measure in step_measures(judged, seed=context.recipe.seed).items()}
 
 

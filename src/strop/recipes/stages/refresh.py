@@ -14,18 +14,18 @@ from strop.data.chat import Chat
 from strop.data.encoded import EncodedGroup
 from strop.data.whole import WholeChat
 from strop.evaluate.calibration import reward_measures
+from strop.evaluate.reliability import FILE as RELIABILITY
 from strop.evaluate.sampled import write_groups
 from strop.evaluate.statistics import Measure
 from strop.model.head import ScalarModel
-from strop.model.load import load_tokenizer
 from strop.model.scoring import SharedScorer
 from strop.recipes.arithmetic import num_held_out
 from strop.recipes.context import Context, Interrupted, StageResult
 from strop.recipes.fit import Finished
-from strop.recipes.inputs import Loaded, Prompts, Split, encode_all, load_groups, prompts_of
+from strop.recipes.inputs import Loaded, Prompts, Split, drawn, encode_all, load_groups, prompts_of
 from strop.recipes.settings import RefreshStage, RewardStage
 from strop.recipes.stages.chunks import FILE, bare
-from strop.recipes.stages.common import fit_fixed, load_frozen, num_positions, packing_of, sampler
+from strop.recipes.stages.common import fit_fixed, load_frozen, num_positions, packing_of, sampler, tokenizer_of
 from strop.recipes.stages.comparing import Comparisons, figures, scored
 from strop.recipes.stages.reward import open_reward
 from strop.rewards import load_rewards, score
@@ -56,7 +56,7 @@ def run(stage: RefreshStage, context: Context) -> StageResult:
     old = load_groups(stage.old, context) if stage.old is not None else None
     labelled = _labelled(stage, context, data)
     as_reward = reward_stage(stage)
-    tokenizer = load_tokenizer(context.model)
+    tokenizer = tokenizer_of(context.model, context)
     chat = Comparisons(tokenizer, stage.data.system, pairs_only=True)
     model = open_reward(as_reward, context, chat)
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.module.config.get_text_config().pad_token_id)
@@ -94,8 +94,9 @@ def _labelled(stage: RefreshStage, context: Context, data: Loaded) -> list[Group
         return [group_from_json(json.loads(line)) for line in file.read_text("utf-8").splitlines()]
     assert stage.data is not None
     path = context.models["policy"]
-    policy, chat = load_frozen(path, context), Chat(load_tokenizer(path), stage.data.system)
+    policy, chat = load_frozen(path, context), Chat(tokenizer_of(path, context), stage.data.system)
     prompts = prompts_of(data.groups, chat, num_positions(policy) - stage.sampling.max_completion_length, context)
+    prompts = drawn(prompts, stage.num_prompts, context.seed)
     draw = sampler(policy, chat, stage.sampling, context.seed, stage.num_samples)
     context.phase("sampling")
     found: list[Group] = []
@@ -218,6 +219,8 @@ def _leave_figures(
     compared = mixed.fresh or mixed.train
     measures, known = figures(SharedScorer(model), compared, answers, "fresh answers", max_tokens, context)
     known.write(context.stage_dir / "model")
+    if not mixed.fresh:
+        (context.stage_dir / RELIABILITY).unlink()  # of trained rows it would flatter
     after = _accuracies(stage, context, model, mixed)
     was = {f"before/{name}": measure for name, measure in before.items()}
     return {**(measures if mixed.fresh else {}), **after, **was}, {}

@@ -6,15 +6,16 @@ from dataclasses import replace
 from functools import partial
 
 from strop.data.encoded import EncodedGroup
+from strop.evaluate.reliability import FILE as RELIABILITY
 from strop.model.head import ScalarModel, load_scalar
-from strop.model.load import choose_device, load_tokenizer
+from strop.model.load import choose_device
 from strop.model.scoring import SharedScorer
 from strop.recipes.context import Context, StageResult
 from strop.recipes.fit import Finished
 from strop.recipes.inputs import Split, hold_out, load_groups
 from strop.recipes.settings import RewardStage
 from strop.recipes.stages.columns import say_unread
-from strop.recipes.stages.common import fit_fixed, packing_of
+from strop.recipes.stages.common import fit_fixed, packing_of, tokenizer_of
 from strop.recipes.stages.comparing import (
     MOST_SCORED,
     Comparisons,
@@ -30,7 +31,7 @@ def run(stage: RewardStage, context: Context) -> StageResult:
     context.phase("loading")
     assert stage.data is not None
     data = load_groups(stage.data, context)
-    tokenizer = load_tokenizer(context.model)
+    tokenizer = tokenizer_of(context.model, context)
     chat = Comparisons(
         tokenizer, stage.data.system, columns=stage.objective.needs, pairs_only=stage.objective.name == "bradley_terry"
     )
@@ -78,4 +79,6 @@ def leave_figures(
         fitted_on = f"{stage.normalize.path}"
     measures, known = figures(SharedScorer(model), compared, answers, fitted_on, max_tokens, context)
     known.write(context.stage_dir / "model")
+    if not split.held_out:
+        (context.stage_dir / RELIABILITY).unlink()  # of trained rows it would flatter
     return (measures if split.held_out else {}), {}

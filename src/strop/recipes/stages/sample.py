@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from strop.evaluate.statistics import Measure, measure
 from strop.recipes.context import Context, StageResult
-from strop.recipes.inputs import load_groups, prompts_of
+from strop.recipes.inputs import drawn, load_groups, prompts_of
 from strop.recipes.settings import SampleStage
 from strop.recipes.stages.chunks import FILE, in_chunks
 from strop.recipes.stages.common import num_positions, open_frozen, sampler
@@ -22,6 +22,7 @@ def run(stage: SampleStage, context: Context) -> StageResult:
     data = load_groups(stage.data, context)
     model, chat = open_frozen(context.model, stage.data, context)
     prompts = prompts_of(data.groups, chat, num_positions(model) - stage.sampling.max_completion_length, context)
+    prompts = drawn(prompts, stage.num_prompts, context.seed)
     draw = sampler(model, chat, stage.sampling, context.seed, stage.num_samples)
 
     def work(groups: Sequence[Group], first: int) -> tuple[list[Group], dict[str, float]]:
@@ -45,7 +46,7 @@ def run(stage: SampleStage, context: Context) -> StageResult:
         metrics=sample_measures(groups, context.recipe.seed),
         artifacts={"samples": FILE},
         phases={"sampling": time.perf_counter() - began},
-        data=data.without(prompts.dropped).summary,
+        data={**data.without(prompts.dropped).summary, "kept": len(groups)},
     )
 
 
