@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 DEFINED := pyproject.toml constraints.txt
 RUN := OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m
 
-.PHONY: install quickstart test test-all bench lint clean
+.PHONY: install quickstart test test-all bench docs lint clean
 
 install: $(VENV)/.installed-train
 
@@ -30,6 +30,10 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks/side_by_side.py
+
+# What of docs/ is made from the code: tables of settings, the reference of names.
+docs: install
+	$(RUN) tools.docs
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache src/*.egg-info
