@@ -60,7 +60,7 @@ def test_a_chat_model_learns_from_its_own_labelled_answers(seed: int, world: Any
     }
     result = strop.run("align", {**settings(world, tmp_path, seed), **own}, display="quiet")
     assert "sft" not in result.metrics and "sample" in result.metrics
-    check(result)
+    check(result, "start")
 
 
 def test_from_random_weights_with_instructions_and_pairs(world: Any, tmp_path: Path) -> None:
