@@ -52,6 +52,13 @@ def test_several_answers_give_pass_at_k_and_the_majority() -> None:
     assert (figures["pass@4/exact"].value, figures["maj@4/exact"].value) == (1.0, 0.5)
 
 
+def test_a_prompt_without_a_judgement_is_no_lost_vote() -> None:
+    """A row without a gold answer: what says nothing there is not known to be wrong."""
+    rows = [("7", 1.0), ("7", 1.0)], [("", None), ("", None)], [("", 0.0), ("8", 0.0)], [("", None), ("9", 0.0)]
+    figures = evaluation(*map(list, rows)).measures(seed=0)
+    assert figures["maj@2/exact"] == figures["pass@2/exact"] == wilson(1, 2)
+
+
 def test_real_valued_rewards_have_no_pass_at_k() -> None:
     figures = evaluation([("a", 0.5), ("b", 1.0)], [("c", 0.0), ("d", 0.0)]).measures(seed=0)
     assert figures["exact"].value == 0.375 and not any("@" in name for name in figures)

@@ -144,20 +144,29 @@ class Evaluation:
         return [[of(c) for c in group.completions] for group in self.groups]
 
     def _repeated(self, name: str, seed: int) -> Iterator[tuple[str, Column]]:
-        """Of a reward that says right or wrong: pass@k for k = 1, 2, 4, ... and all samples, maj@k from 4 on."""
+        """Of a reward that says right or wrong: pass@k for k = 1, 2, 4, ... and all samples, maj@k from 4 on.
+
+        Both rest on the samples that were judged: no answer is a wrong one only where a right one is known.
+        """
         values, num = self.values(name), self.num_samples
         if num < 2 or not _is_binary(values):
             return
-        answers = self._each_answer(self.wanted.answers.get(name, "auto"))
+        answers = self._judged_answers(self.wanted.answers.get(name, "auto"), values)
+        judged: list[list[Value]] = [[value for value in row if value is not None] for row in values]
         weights = [[1.0] * len(row) for row in answers]
         for k in sorted({*_powers(num), num}):
-            yield f"pass@{k}/{name}", Column([[v] for v in pass_values(values, k)], True)
+            yield f"pass@{k}/{name}", Column([[v] for v in pass_values(judged, k)], True)
             if k >= 4 or k == num:
-                votes = vote_values(answers, weights, values, k, seed=seed)
+                votes = vote_values(answers, weights, judged, k, seed=seed)
                 yield f"maj@{k}/{name}", Column([[vote] for vote in votes], True)
 
-    def _each_answer(self, by: str) -> list[list[str | None]]:
-        return [[canonical_answer(c.text, by) for c in group.completions] for group in self.groups]
+    def _judged_answers(self, by: str, values: Sequence[Sequence[Value]]) -> list[list[str | None]]:
+        """What the samples with a value answer, None where they do not."""
+        rows = zip(self.groups, values, strict=True)
+        return [
+            [canonical_answer(c.text, by) for c, v in zip(group.completions, row, strict=True) if v is not None]
+            for group, row in rows
+        ]
 
     def _subsets(self, name: str) -> Iterator[tuple[str, Column]]:
         """A reward among the rows that have each value of the wanted column."""
