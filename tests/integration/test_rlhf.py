@@ -71,7 +71,6 @@ def refreshed(world: Any, given: dict[str, Any], times: int) -> dict[str, Any]:
         "rounds.times": times,
         "refresh.data": world.data("prompts"),
         "refresh.rewards": [world.reward("gold")],
-        "refresh.num_prompts": 128,
         "refresh.sampling": SAMPLING,
         "refresh.optimizer.lr": 1e-3,
         "refresh.training": given["reward.training"],
@@ -127,8 +126,8 @@ def test_a_reward_model_that_is_refreshed_in_the_loop(
     run = strop.run("rlhf", {**given, "pairs.data": {"path": str(pairs), "limit": 120}}, display="quiet")
     assert run.error is None
     labelled = small_runs.lines(run.path / "stages/refresh-1/samples.jsonl")
-    assert len(labelled) == 128, "of 8192 prompts"
+    assert len(labelled) == 256, "of 2048 prompts"
     gold = [run.metrics[name]["gold"]["value"] for name in ("eval-start", "eval-ppo-1", "eval-ppo-2")]
-    assert gold[1] > gold[0] + 0.3 and gold[2] > gold[1] + 0.15 and gold[2] > gold[0] + 0.8
+    assert gold[1] > gold[0] + 0.2 and gold[2] > gold[1] + 0.15 and gold[2] > gold[0] + 0.6
     assert kl_of(small_runs, run.path, "ppo-1") < kl_of(small_runs, run.path, "ppo-2") < 4
     assert run.metrics["refresh-2"]["old/accuracy"]["value"] > 0.75
