@@ -90,6 +90,20 @@ def test_win_rates_by_a_judge_rules_and_scores(tiny: Any, judge: Path, tmp_path:
     assert told.facts["preferred"]["probability"] in (0.0, 0.5, 1.0) and "preferred" in told.reasons
 
 
+def test_earlier_answers_are_weighed_as_this_stage_weighs(tiny: Any, tmp_path: Path) -> None:
+    """Fewer letters win where letters count against an answer, though the earlier stage counted them for it."""
+    base = tiny.path("base")
+    letters = {"name": "custom", "label": "letters", "function": f"{tiny.path('rewards.py')}:letters", "weight": -1.0}
+    hot = {"temperature": 1.5, "max_completion_length": 6}
+    stages = (
+        stage(tiny, "start", base),
+        stage(tiny, "eval", base, against="@start", labeller={"name": "scores"}, rewards=[letters], sampling=hot),
+    )
+    figures = strop.run(tiny.recipe(tmp_path, *stages), display="quiet").metrics["eval"]
+    wins, fewer = (figures[f"win_rate/{name}"]["value"] for name in ("letters", "scores"))
+    assert 0 < wins < 1 and fewer == pytest.approx(1 - wins)  # type: ignore[operator]
+
+
 def test_a_judge_that_fails_is_no_draw(tiny: Any, tmp_path: Path) -> None:
     (tmp_path / "judge.py").write_text("def judge(task, inputs):\n    return 'neither, really'\n")
     labeller = by_judge(tmp_path / "judge.py", "judge")

@@ -64,6 +64,11 @@ def label_of(reward: NamedReward) -> str:
     return reward.label or reward.name
 
 
+def weights_of(rewards: Sequence[NamedReward]) -> dict[str, float]:
+    """The weights of the rewards that count, by label."""
+    return {label_of(reward): reward.weight for reward in rewards if reward.weight != 0}
+
+
 def check_rewards(rewards: Sequence[NamedReward]) -> None:
     """Checks what no single reward can see: that there is one, that labels differ, that weights are numbers.
 
@@ -105,7 +110,7 @@ def score(groups: Sequence[Group], rewards: Sequence[NamedReward]) -> list[Group
     """
     check_rewards(rewards)
     verdicts = {label_of(r): verdicts_of(r, groups, label_of(r)) for r in rewards}
-    weights = {label_of(r): r.weight for r in rewards if r.weight != 0}
+    weights = weights_of(rewards)
     return [
         replace(
             group,
@@ -121,9 +126,6 @@ def score(groups: Sequence[Group], rewards: Sequence[NamedReward]) -> list[Group
 def _scored(completion: Completion, verdicts: Mapping[str, Verdict], weights: Mapping[str, float]) -> Completion:
     asked, verdicts = verdicts, {label: verdict for label, verdict in verdicts.items() if verdict.applies}
     values = {label: verdict.score for label, verdict in verdicts.items()}
-    counted = [(weight, values[label]) for label, weight in weights.items() if label in values]
-    parts = [None if value is None else weight * value for weight, value in counted]
-    known = [part for part in parts if part is not None]
     before = {label: value for label, value in completion.rewards.items() if label not in asked}
     cut = next((verdict for verdict in verdicts.values() if verdict.steps), None)
     return replace(
@@ -131,8 +133,15 @@ def _scored(completion: Completion, verdicts: Mapping[str, Verdict], weights: Ma
         rewards={**before, **values},
         reasons={**completion.reasons, **{label: v.reason for label, v in verdicts.items() if v.reason}},
         facts={**completion.facts, **{label: v.facts for label, v in verdicts.items() if v.facts}},
-        score=sum(known) if parts and len(known) == len(parts) else None,
+        score=weighted_sum(values, weights),
     )
+
+
+def weighted_sum(values: Mapping[str, float | None], weights: Mapping[str, float]) -> float | None:
+    """The score that rewards come to: sum of weight * reward over those that there are, None where one is None."""
+    counted = [(weight, values[label]) for label, weight in weights.items() if label in values]
+    known = [weight * value for weight, value in counted if value is not None]
+    return sum(known) if counted and len(known) == len(counted) else None
 
 
 def _with_steps(completion: Completion, verdict: Verdict) -> Completion:

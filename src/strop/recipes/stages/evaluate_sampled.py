@@ -33,6 +33,7 @@ from strop.recipes.stages.common import (
 from strop.recipes.stages.label import principles_of
 from strop.rewards import Exact, Number, Only, RewardSettings, Shaped, label_of, load_rewards, score
 from strop.rewards.judge import judged_text
+from strop.rewards.protocol import weighted_sum, weights_of
 from strop.rollout.couples import Couple, Preference
 from strop.rollout.labellers import Judge
 from strop.rollout.principles import drawn
@@ -138,7 +139,15 @@ def _earlier(stage: EvaluateStage, settings: Data, groups: Sequence[Group], cont
         context.event("note", f"the answers of {settings.path} are scored by this stage's rewards")
         context.phase("scoring")
         theirs = score(theirs, stage.rewards)
+    elif stage.rewards:
+        theirs = [_weighed(group, weights_of(stage.rewards)) for group in theirs]
     return {i: group for (i, _), group in zip(places, theirs, strict=True)}
+
+
+def _weighed(group: Group, weights: Mapping[str, float]) -> Group:
+    """Answers whose rewards are known, with their score by these weights: another stage may have weighed them else."""
+    answers = (replace(c, score=weighted_sum(c.rewards, weights)) for c in group.completions)
+    return replace(group, completions=tuple(answers))
 
 
 def say_matched(num: int, of: int, settings: Data, context: Context) -> None:
