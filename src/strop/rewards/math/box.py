@@ -20,7 +20,8 @@ MAX_DIGITS = 5000
 """Decimal digits that any number worked out of an answer may have."""
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_TO_BRACE = re.compile(r"(?:[^{}\\]++|\\.|\{[^{}\\]*+\})*+([{}])", re.DOTALL)
+"""Up to the next brace that counts: escaped ones are skipped, and groups that hold no brace and no escape."""
 _WORKED = re.compile(
     r"\\(?:i{0,3}nt|oint|iint|iiint|sum|prod|coprod|lim|limsup|liminf|max|min|sup|inf|det|gcd|lcm|deg|dim|ker|partial|nabla"
     r"|bigcup|bigcap|pmod|bmod|mod|operatorname\*?\{(?:lcm|gcd|max|min|tr|det|rank)\}|ldots|dots|cdots|vdots"
@@ -58,11 +59,12 @@ def _content(text: str, at: int) -> tuple[str | None, int]:
     """What the braces that open at `at` hold, and where they end."""
     if text[at : at + 1] != "{":
         return None, at
-    depth = 0
-    for match in _BRACE.finditer(text, at):
-        depth += (match[0] == "{") - (match[0] == "}")
+    depth, stop = 1, at + 1
+    while match := _TO_BRACE.match(text, stop):
+        stop = match.end()
+        depth += 1 if match[1] == "{" else -1
         if depth == 0:
-            return text[at + 1 : match.start()], match.end()
+            return text[at + 1 : stop - 1], stop
     return None, len(text)
 
 
