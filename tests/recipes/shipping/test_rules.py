@@ -104,11 +104,11 @@ def test_prompts_without_a_score_are_left_out_and_too_many_of_them_settle_nothin
 def test_what_is_unclear_says_how_many_prompts_would_do() -> None:
     found = against_margin(scores(*flips(40, 8, 8)), 0.05, 0)
     needed = math.ceil(Z2 * 0.4 / 0.05**2)  # the variance of 16 changes by 1 among 40
-    assert needed == 615 and f"about {needed:,} would exclude it" in found.why
+    assert needed == 615 and f"about {needed:,} would settle it" in found.why
     share = round(0.2 * needed) + 1
     assert against_margin(scores(*flips(needed + 40, share, share)), 0.05, 0).verdict == "pass"
     same = against_margin(scores(*flips(12, 0, 0)), 0.05, 0)
-    assert "about 73 would exclude it" in same.why
+    assert "about 73 would settle it" in same.why
     assert [against_margin(scores(*flips(n, 0, 0)), 0.05, 0).verdict for n in (72, 73)] == ["unclear", "pass"]
     down = against_margin(scores(*flips(20, 3, 5)), 0.05, 0)
     assert down.verdict == "unclear" and "as it looks, more prompts would show it" in down.why
@@ -128,6 +128,37 @@ def test_floor(right: int, num: int, floor: float, verdict: str) -> None:
     found = above_floor(scores([1.0] * right + [0.0] * (num - right)), floor, 0)
     assert found.verdict == verdict, found.why
     assert found.ours is not None and found.ours.value == right / num
+
+
+@pytest.mark.parametrize("num", [5, 50, 72, 73])
+def test_where_all_reach_a_floor_the_end_is_wilsons(num: int) -> None:
+    found = above_floor(scores([1.0] * num), 0.95, 0)
+    share = wilson(num, num)
+    assert found.ours is not None and (found.ours.low, found.ours.high) == (pytest.approx(share.low), 1.0)
+    assert found.verdict == ("pass" if num >= 73 else "unclear")
+    assert found.verdict == "pass" or "about 73 would settle it" in found.why
+    none = above_floor(scores([0.0] * num, less=True), 0.05, 0)
+    assert none.verdict == found.verdict and none.ours is not None
+    assert (none.ours.low, none.ours.high) == (0.0, pytest.approx(wilson(0, num).high))
+
+
+def test_a_floor_of_other_rewards_stays_within_what_was_seen() -> None:
+    lengths = [40.0, 60.0] * 30
+    found = above_floor(scores(lengths, less=True), 60.0, 0)
+    assert found.verdict == "pass" and found.ours is not None and found.ours.low is not None
+    drawn = bootstrap(np.array(lengths), seed=0)
+    assert drawn is not None and found.ours.low == min(drawn[0], (60 * 50 + Z2 * 40) / (60 + Z2))
+    same = above_floor(scores([30.0] * 5), 20.0, 0)
+    assert same.verdict == "unclear", "five answers of one length do not show that all are so long"
+
+
+def test_prompts_without_a_score_do_not_hide_a_failure() -> None:
+    missed = above_floor(scores([None] * 30 + [0.0] * 170), 0.95, 0)
+    assert missed.verdict == "fail" and missed.ours is not None and missed.ours.n == 170
+    worse = against_margin(scores([None] * 30 + [0.0] * 170, [1.0] * 200), 0.05, 0)
+    assert worse.verdict == "fail"
+    nothing = above_floor(scores([None] * 20), 0.95, 0)
+    assert nothing.why == "accuracy unscored, at least 0.95: only 0 of 20 prompts have a score"
 
 
 def test_a_floor_of_what_should_be_low_is_a_ceiling() -> None:

@@ -11,7 +11,8 @@ For a floor f and the model's own mean: pass where low >= f, fail where high < f
 
 The interval is the bootstrap's over prompts (both ends of it as far out as what would remain if z^2 = 3.84 more
 prompts had each come out worst, or best, which is Wilson's end where all agree): five prompts on which nothing
-changed do not show that nothing changes.
+changed do not show that nothing changes. The worst change is the loss of the whole range, the worst figure the
+range's lower end.
 """
 
 from __future__ import annotations
@@ -95,18 +96,20 @@ def against_margin(scores: Scores, margin: float, seed: int) -> Outcome:
     assert scores.theirs is not None
     pairs = [(a, b) for a, b in zip(map(_mean, scores.ours), map(_mean, scores.theirs), strict=True)]
     both = [(a, b) for a, b in pairs if a is not None and b is not None]
-    spread, unit = _range([*scores.ours, *scores.theirs]), _unit(scores.ours, scores.theirs)
+    least, most = _range([*scores.ours, *scores.theirs])
+    spread, unit = most - least, _unit(scores.ours, scores.theirs)
     changes = np.array([a - b for a, b in both])
     ours, theirs = (measure([[pair[side]] for pair in both], seed=seed) for side in (0, 1))
-    change = _interval(changes, spread, seed)
+    change = _interval(changes, (-spread, spread), seed)
     limit = margin * unit
     verdict, why = _margin_verdict(change, limit, scores.less)
     if verdict == "unclear":
-        why += _enough(changes, limit, spread, scores.less)
-    if len(both) < (1 - MISSING) * len(pairs) or not both:
+        why += _enough(-changes if scores.less else changes, -limit, -spread)
+    if not both or (verdict != "fail" and len(both) < (1 - MISSING) * len(pairs)):
         verdict, why = "unclear", f"only {len(both)} of {len(pairs)} prompts have a score on both sides"
     share = f" ({margin:g} of the range {unit:.3g})" if unit != 1 else ""
-    told = f"{scores.metric} {brief(theirs.value)} -> {brief(ours.value)}, {_told(change)}, margin {limit:.3g}{share}"
+    figures = f"{brief(theirs.value)} -> {brief(ours.value)}, {_told(change)}" if both else "unscored"
+    told = f"{scores.metric} {figures}, margin {limit:.3g}{share}"
     return Outcome(scores.of, scores.name, "margin", verdict, f"{told}: {why}", ours, theirs, change, limit)
 
 
@@ -114,12 +117,16 @@ def above_floor(scores: Scores, floor: float, seed: int) -> Outcome:
     """Whether the model's own figure reaches the floor, or where less is better stays below it."""
     found = [_mean(values) for values in scores.ours]
     means = np.array([value for value in found if value is not None])
-    ours = _interval(means, _range(scores.ours), seed)
+    ends = _range(scores.ours)
+    ours = _interval(means, ends, seed)
     verdict, why = _floor_verdict(ours, floor, scores.less)
-    if len(means) < (1 - MISSING) * len(found) or not len(means):
+    if verdict == "unclear":
+        why += _enough(-means, -floor, -ends[1]) if scores.less else _enough(means, floor, ends[0])
+    if not len(means) or (verdict != "fail" and len(means) < (1 - MISSING) * len(found)):
         verdict, why = "unclear", f"only {len(means)} of {len(found)} prompts have a score"
     word = "at most" if scores.less else "at least"
-    told = f"{scores.metric} {_told(ours, signed=False)}, {word} {floor:g}: {why}"
+    figure = _told(ours, signed=False) if len(means) else "unscored"
+    told = f"{scores.metric} {figure}, {word} {floor:g}: {why}"
     return Outcome(scores.of, scores.name, "floor", verdict, told, ours, None, None, floor)
 
 
@@ -155,19 +162,19 @@ def _floor_verdict(ours: Measure, floor: float, less: bool) -> tuple[Verdict, st
     return "unclear", "neither reached nor missed for sure"
 
 
-def _enough(changes: Floats, limit: float, spread: float, less: bool) -> str:
-    """How many prompts would settle it, were they like these.
+def _enough(values: Floats, wanted: float, worst: float) -> str:
+    """How many prompts would settle it, were they like these; of values of which more is better.
 
-    The bootstrap's end is about z sd / sqrt(n) below d, the other one z^2 (range + d) / (n + z^2).
+    The bootstrap's end is about z sd / sqrt(n) below the mean, the other one (n mean + z^2 worst) / (n + z^2).
     """
-    if not len(changes):
+    if not len(values):
         return ""
-    room = limit + float(-changes.mean() if less else changes.mean())
+    room = float(values.mean()) - wanted
     if room <= 0:
         return "; as it looks, more prompts would show it"
-    by_draws = Z2 * float(changes.var()) / room**2
-    by_few = Z2 * (spread - limit) / room
-    return f"; of prompts like these, about {math.ceil(max(by_draws, by_few)):,} would exclude it"
+    by_draws = Z2 * float(values.var()) / room**2
+    by_few = Z2 * (wanted - worst) / room
+    return f"; of prompts like these, about {math.ceil(max(by_draws, by_few)):,} would settle it"
 
 
 def _oriented(found: Measure, less: bool) -> tuple[float, float]:
@@ -177,22 +184,28 @@ def _oriented(found: Measure, less: bool) -> tuple[float, float]:
     return (-found.high, -found.low) if less else (found.low, found.high)
 
 
-def _interval(values: Floats, spread: float, seed: int) -> Measure:
-    """The mean of one value a prompt with the gate's interval; n counts prompts."""
+def _interval(values: Floats, ends: tuple[float, float], seed: int) -> Measure:
+    """The mean of one value a prompt with the gate's interval; n counts prompts.
+
+    Args: ends: the worst and the best that a prompt may come out.
+    """
     n = len(values)
     if not n:
         return Measure(math.nan, None, None, 0)
     mean = float(values.mean())
-    ends = [(n * mean + side * Z2 * spread) / (n + Z2) for side in (-1, 1)]
+    worst, best = ((n * mean + Z2 * end) / (n + Z2) for end in ends)
     drawn = None if (values == values[0]).all() else bootstrap(values, seed=seed)
     low, high = drawn or (mean, mean)
-    return Measure(mean, min(low, ends[0]), max(high, ends[1]), n)
+    return Measure(mean, min(low, worst), max(high, best), n)
 
 
-def _range(rows: Sequence[Sequence[Value]]) -> float:
-    """1 for values in [0, 1], else how far the values are apart."""
+def _range(rows: Sequence[Sequence[Value]]) -> tuple[float, float]:
+    """0 and 1 for values in [0, 1], else the least and the most that is seen; of one value only, from 0 on."""
     seen = _scored(rows)
-    return 1.0 if _is_share(seen) else max(seen) - min(seen)
+    if _is_share(seen):
+        return 0.0, 1.0
+    least, most = min(seen), max(seen)
+    return (least, most) if least < most else (min(least, 0.0), max(most, 0.0))
 
 
 def _unit(ours: Sequence[Sequence[Value]], theirs: Sequence[Sequence[Value]]) -> float:
@@ -200,7 +213,8 @@ def _unit(ours: Sequence[Sequence[Value]], theirs: Sequence[Sequence[Value]]) ->
     everything, known = _scored([*ours, *theirs]), _scored(theirs)
     if _is_share(everything) or not known:
         return 1.0
-    return (max(known) - min(known)) or (max(everything) - min(everything))
+    least, most = (min(known), max(known)) if min(known) < max(known) else _range([everything])
+    return most - least
 
 
 def _scored(rows: Sequence[Sequence[Value]]) -> list[float]:
