@@ -264,7 +264,11 @@ def test_a_setting_of_sampling_is_found_from_a_stage_that_samples() -> None:
 def test_an_unknown_stage_or_variant_names_those_there_are(tmp_path: Path) -> None:
     ref = write(tmp_path, THREE)
     [found] = problems(ref, ["dpoo.objective.beta=1"])
-    assert found.startswith("dpoo: unknown; did you mean dpo?")
+    assert found.startswith("dpoo: unknown; did you mean dpo? known: sft, dpo, ")
+    [found] = problems(ref, ["rewards=number"])
+    assert found.startswith("rewards: unknown; begin with a stage's name, as eval.rewards; known: sft, dpo, ")
+    [found] = problems(ref, ["colour=red"])
+    assert found.startswith("colour: unknown; known: sft, dpo, ")
     [found] = problems("dpo", [*GIVEN, "objective=dpoo"])
     assert found.startswith("objective.name: no such name: dpoo; did you mean dpo? allowed: dpo, robust, ")
 
@@ -389,6 +393,7 @@ def test_what_is_no_recipe_is_said(tmp_path: Path) -> None:
         (write(tmp_path, "name: x", "2.yaml"), "a one-stage recipe has a kind: sft, preference, "),
         (write(tmp_path, "a: 1\na: 2", "3.yaml"), "stands twice"),
         (write(tmp_path, "name: x\nstages: []", "4.yaml"), "a recipe has at least one"),
+        (write(tmp_path, "stages: {sft: {kind: sft}}", "5.yaml"), "5.yaml:1: stages: expected a list"),
     ]
     for ref, words in cases:
         with pytest.raises(RecipeError, match=words.replace("?", r"\?")):

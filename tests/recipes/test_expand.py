@@ -90,7 +90,9 @@ def test_what_reads_only_such_data_goes_with_it_if_it_is_optional() -> None:
     assert names(reading.recipe) == ["sft"]
     assert reading.left_out[-1] == "dpo (no dpo.data or label.data or sample.data)"
     [found] = problems(recipe(SFT, unset(SAMPLE), LABEL, rest, optional=["sample", "label"]))
-    assert found == "stages[3].data: is missing; name a file, as data=train.jsonl"
+    assert found == (
+        "stages[3].data: @label: left out, for it has no data; give label.data=FILE, or sample.data, or dpo.data"
+    )
 
 
 def test_data_bring_a_chain_back() -> None:
@@ -121,6 +123,14 @@ def test_something_must_be_left_to_do() -> None:
     end = {"kind": "evaluate", "name": "eval", "model": "@sft", "data": "t.jsonl", "rewards": "number"}
     [found] = problems(recipe(unset(SFT), unset(DPO), end, optional=["sft", "dpo"]))
     assert found == "stages: nothing is left to do, for no stage has data; give sft.data or dpo.data"
+
+
+def test_what_only_judges_would_leave_nothing_to_do_either() -> None:
+    ship = {"kind": "ship", "name": "ship", "model": "@sft"}
+    said = "stages: nothing is left to do, for no stage has data; give sft.data"
+    optional = recipe(unset(SFT), ship, optional=["sft", "ship"])
+    assert problems(optional) == [said]
+    assert problems({**optional, "evaluation": EVALUATION}) == [said]
 
 
 def test_optional_names_stages() -> None:
@@ -364,9 +374,16 @@ def test_a_wrong_setting_is_said_once_for_all_rounds() -> None:
 
 def test_rounds_do_not_nest_and_need_their_number() -> None:
     [found] = problems(recipe(block(block(SFT, name="inner"))))
-    assert found.startswith("stages[0].stages[0].kind: no such kind: repeat; allowed: sft")
+    assert found.startswith("stages[0].stages[0].kind: rounds hold no rounds; allowed: sft")
     bare = {key: value for key, value in block(SFT).items() if key != "times"}
     assert problems(recipe(bare)) == ["stages[0].times: is required: a whole number"]
+
+
+@pytest.mark.parametrize("times", [0, -1, 1.5])
+def test_a_wrong_number_of_rounds_is_all_that_is_said(times: float) -> None:
+    block = {"kind": "repeat", "name": "rounds", "times": times, "stages": [SFT]}
+    (found,) = problems(recipe(unset({**SFT, "name": "warm"}), block, optional=["warm"], evaluation=EVALUATION))
+    assert found.startswith("stages[1].times: ")
 
 
 def test_optional_stages_of_a_block() -> None:
@@ -425,6 +442,8 @@ def test_what_may_be_compared() -> None:
     )
     [found] = problems(recipe(SFT, PEAK))
     assert found.endswith("there are: none; give evaluation.data=FILE")
+    [found] = problems(recipe(SFT, {"kind": "best", "name": "peak"}))
+    assert found.endswith("there are: none; give evaluation.data=FILE")
     other = {"kind": "evaluate", "name": "eval-hard", "model": "@sft", "data": "hard.jsonl", "rewards": "number"}
     [found] = problems(recipe(SFT, other, PEAK, evaluation=EVALUATION))
     assert found == (
@@ -434,7 +453,10 @@ def test_what_may_be_compared() -> None:
     assert [line.partition(":")[0] for line in several] == ["stages[1].skips", "stages[1].skips[0]"]
     unscored = {"kind": "best", "name": "peak"}
     [found] = problems(recipe(SFT, unscored, evaluation={"data": "pairs.jsonl"}))
-    assert found.startswith("stages[1].metric: is missing")
+    assert found == (
+        "stages[1].metric: is missing, and no evaluation has a reward that counts; name one of their figures, "
+        "as peak.metric=eval_loss"
+    )
 
 
 def test_the_best_goes_by_the_first_reward_that_counts() -> None:

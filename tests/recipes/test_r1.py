@@ -125,7 +125,9 @@ def test_prm_from_a_verifier_or_from_labels_and_what_is_done_with_it() -> None:
         assert (
             isinstance(asked, ProcessReward) and asked.path == "@prm" and (truth.label, truth.weight) == ("accuracy", 0)
         )
-    assert problems("prm", {"model": "m"}) == ["stages[1].data: is missing; name a file, as data=train.jsonl"]
+    assert problems("prm", {"model": "m"}) == [
+        "stages[1].data: @steps: left out, for it has no data; give steps.data=FILE, or prm.data"
+    ]
 
 
 def test_the_reward_model_of_r1_reads_pairs() -> None:

@@ -43,8 +43,24 @@ def check(
     for index, stage in enumerate(stages):
         if stage is not None:
             told = [*_made_name(tree, stages, index), *_stage(stage), *_references(tree, stages, index)]
-            found += [(written(("stages", index, *path)), text) for path, text in told]
+            name = _written_name(tree, written(("stages", index)))
+            found += [(written(("stages", index, *path)), _addressed(text, stage, name)) for path, text in told]
     return found
+
+
+def _written_name(tree: Mapping[str, Any], path: Path) -> str:
+    """What overrides call the stage that was written at a path; empty where it is the only one."""
+    entries = dict(stages_of(tree))
+    if path == ("evaluation",):
+        return "evaluation"
+    entry = entries.get(path)
+    return str(entry.get("name", entry.get("kind"))) if isinstance(entry, Mapping) and len(entries) > 1 else ""
+
+
+def _addressed(text: str, stage: Stage, name: str) -> str:
+    """A text whose settings of the stage, as `data=`, are called what overrides call them, as `sft.data=`."""
+    own = "|".join(field.name for field in fields(stage) if field.name not in RESERVED)
+    return re.sub(rf"(?<![\w.])(?=(?:{own})[\w.]*=)", f"{name}.", text) if name else text
 
 
 def _recipe(tree: Mapping[str, Any]) -> Found:

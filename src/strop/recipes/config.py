@@ -193,6 +193,12 @@ def _first(ref: Ref) -> Layers:
         raise RecipeError(
             [Problem(where, "", f"neither `stages:` nor `kind:`; a one-stage recipe has a kind: {kinds}")]
         )
+    stages = value.get("stages")
+    if isinstance(stages, dict) and "kind" not in stages:
+        where = marks.get(("stages",), Mark("")).where
+        raise RecipeError(
+            [Problem(where, "stages", f"expected a list of stages, got {short(stages)}; begin each by `-`")]
+        )
     if flat:
         name = value.get("name", stem)
         stage = {"name": name, **{k: v for k, v in value.items() if k not in RECIPE_KEYS}}
@@ -351,6 +357,8 @@ class _Builder:
         allowed = f"allowed: {', '.join(shape.tags)}"
         if tag is None or tag not in value:
             return self._complain(path, f"{tag} is missing; {allowed}")
+        if value[tag] == "repeat" and len(_stage_path(path)) > 2:
+            return self._complain((*path, tag), f"rounds hold no rounds; {allowed}")
         near = difflib.get_close_matches(str(value[tag]), list(shape.tags), 1)
         hint = f"did you mean {near[0]}? " if near else ""
         return self._complain((*path, tag), f"no such {tag}: {short(value[tag])}; {hint}{allowed}")

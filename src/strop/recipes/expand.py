@@ -12,7 +12,7 @@ from functools import partial
 
 from strop.recipes.artifacts import own_model, renamed
 from strop.recipes.evaluations import compared, evaluated
-from strop.recipes.leaving import forgetting, kept_of, unscored, without_data
+from strop.recipes.leaving import forgetting, kept_of, unfed, unscored, without_data
 from strop.recipes.repeats import unrolled
 from strop.recipes.settings import Repeat, Stage, Written
 from strop.recipes.steps import Block, Entry, Expanded, changed, entry_of, flat, with_stage
@@ -34,16 +34,19 @@ def expand(recipe: Written, entries: Sequence[Stage | Repeat | None], *, whole: 
     written = [entry_of(("stages", place), entry) for place, entry in enumerate(entries)]
     found = [changed(entry, partial(_own, recipe.model)) for entry in written]
     gone = {} if whole else without_data(recipe, found)
-    problems = [*_unknown(recipe, found), *unscored(gone, found)]
+    problems = [*_unknown(recipe, found), *unscored(gone, found), *unfed(gone, found)]
     starts = {s.name: own_model(s.stage) for s in flat(found) if s.stage is not None and s.name in gone}
     firsts = {name: text for block in found if isinstance(block, Block) for name, text in block.settings.first.items()}
     forget = forgetting(recipe.model, starts, firsts)
     steps = unrolled(recipe.model, [changed(entry, forget) for entry in kept_of(found, gone)], problems)
     steps = [with_stage(step, forget) for step in steps]  # what a block's `first` says may be left out too
-    if gone and not any(step.stage is None or step.stage.kind not in BESIDE for step in steps):
-        missing = " or ".join(dict.fromkeys(key for out in gone.values() for key in out.missing))
+    idle = bool(gone) and not any(step.stage is None or step.stage.kind not in BESIDE for step in steps)
+    if idle:
+        kinds = {step.name: step.stage.kind for step in flat(found) if step.stage is not None}
+        makers = [out for out in gone.values() if kinds[out.name] not in BESIDE]
+        missing = " or ".join(dict.fromkeys(key for out in makers for key in out.missing))
         problems.append((("stages",), f"nothing is left to do, for no stage has data; give {missing}"))
-    if recipe.evaluation.asks:
+    if recipe.evaluation.asks and not idle:
         steps = evaluated(recipe, recipe.evaluation, steps, problems)
     if not whole:
         steps = [compared(steps, place, problems) for place in range(len(steps))]

@@ -162,7 +162,7 @@ class Layers:
             return None
         if first in RECIPE_KEYS or first == "stages":
             return tuple(parts)
-        if len(places) == 1 and (first not in places or first in self._stage_keys()):
+        if len(places) == 1 and (first not in places or first in self._stage_keys(("stages", 0))):
             return ("stages", 0, *parts)
         if isinstance(first, str) and first in places:
             if len(parts) > 1 or whole:
@@ -172,10 +172,10 @@ class Layers:
             return None
         known = [*(n for n in places if n), *RECIPE_KEYS]
         near = difflib.get_close_matches(str(first), known, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        example = f"{known[0]}.{address}" if places else address
-        text = f"unknown{hint} begin with a stage's name, as {example}; known: {', '.join(known)}"
-        self.problems.append(Problem(mark.where, str(first), text if hint else text.replace("unknown", "unknown;", 1)))
+        hint = f" did you mean {near[0]}?" if near else ""
+        if owner := next((name for name, path in places.items() if name and first in self._stage_keys(path)), ""):
+            hint = f" begin with a stage's name, as {owner}.{address};"
+        self.problems.append(Problem(mark.where, str(first), f"unknown;{hint} known: {', '.join(known)}"))
         return None
 
     def _stages(self) -> dict[str, Path]:
@@ -185,9 +185,13 @@ class Layers:
             found.setdefault(str(entry.get("name") or "") if isinstance(entry, dict) else "", path)
         return found
 
-    def _stage_keys(self) -> set[str]:
-        shape, _ = self._place(("stages", 0))
-        cls = chosen(shape, self.tree["stages"][0]) if shape else None
+    def _stage_keys(self, path: Path) -> set[str]:
+        """The settings of the stage at a path; none where it has no kind."""
+        shape, _ = self._place(path)
+        value: Any = self.tree
+        for part in path:
+            value = _child(value, part)
+        cls = chosen(shape, value) if shape else None
         return set(fields_of(cls)) if cls else set()
 
 

@@ -59,6 +59,16 @@ def unscored(gone: Mapping[str, LeftOut], entries: Sequence[Entry]) -> Iterator[
                 yield (*step.written, *path), f"{why}; {gone[name].fix}"
 
 
+def unfed(gone: Mapping[str, LeftOut], entries: Sequence[Entry]) -> Iterator[tuple[Path, str]]:
+    """Stages that are not optional, and whose data are all of stages that are left out."""
+    for step in [s for s in flat(entries) if s.stage is not None and s.name not in gone]:
+        data: Data | None = getattr(step.stage, "data", None)
+        names = [source(path) for path in paths_of(data)] if data is not None else []
+        if names and all(name in gone for name in names):
+            why = f"@{names[0]}: left out, for it has no data; {gone[names[0]].fix}, or {step.name}.data"
+            yield (*step.written, "data"), why
+
+
 def kept_of(entries: Sequence[Entry], gone: Mapping[str, LeftOut]) -> list[Entry]:
     """The entries without what is left out, and without blocks of which nothing is left."""
     out: list[Entry] = []

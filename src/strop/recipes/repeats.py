@@ -22,10 +22,11 @@ def unrolled(model: str | None, entries: Sequence[Entry], problems: Problems) ->
         problems += _unscored_at_first(entry)
         block = changed(entry, behind)
         assert isinstance(block, Block)
-        numbers = range(1, block.settings.times + 1)
+        times = max(1, block.settings.times)  # fewer are refused, and what is in it is checked all the same
+        numbers = range(1, times + 1)
         made = [_in_round(block, place, number, model) for number in numbers for place in range(len(block.steps))]
         steps += [with_stage(step, behind) for step in made]  # what `first` names may be of an earlier block
-        rounds = rounds | {step.name: block.settings.times for step in block.steps}
+        rounds = rounds | {step.name: times for step in block.steps}
     return steps
 
 

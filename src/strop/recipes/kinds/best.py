@@ -48,8 +48,9 @@ class BestStage:
         yield from at_least(self, ("min_gain",), 0)
         if not any(self.among):
             yield ("among",), "is empty; name evaluations, as among=@eval*"
-        if self.metric is None:
-            yield ("metric",), "is missing; name a figure of the evaluations, as metric=accuracy"
+        elif self.metric is None:
+            why = "is missing, and no evaluation has a reward that counts"
+            yield ("metric",), f"{why}; name one of their figures, as metric=eval_loss"
         for place, text in ((i, t) for i, group in enumerate(self.among) for t in group if not t.startswith("@")):
             yield ("among", place), f"{text}: no name of an evaluation; as @{text}"
         if self.skips and self.patience is None:
