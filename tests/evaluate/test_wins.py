@@ -112,6 +112,23 @@ def test_equal_length_is_not_guessed_where_ours_is_always_the_longer() -> None:
     assert 0 < length_controlled(shorter_once).value < 1
 
 
+def test_equal_lengths_tell_of_equal_length() -> None:
+    """A model against itself whose answers differ here and there, always to one side."""
+    nearly = [Match(prompt=i, probability=0.5, longer_by=float(i == 3)) for i in range(20)]
+    assert length_controlled(nearly).value == 0.5
+    won = [Match(prompt=i, probability=float(i % 2), longer_by=0.0) for i in range(80)]
+    longer = [Match(prompt=80 + i, probability=1.0, longer_by=40.0) for i in range(20)]
+    figures = match_wins([*won, *longer])
+    assert figures["win_rate"].value == 0.6 and figures["length_controlled"].value == pytest.approx(0.5, abs=0.02)
+
+
+def test_comparisons_that_all_end_alike_are_not_certain() -> None:
+    won = [Match(prompt=i, probability=1.0, longer_by=(-1.0) ** i) for i in range(20)]
+    assert length_controlled(won) == match_wins(won)["win_rate"] == wilson(20, 20)
+    tied = [Match(prompt=i, probability=0.5, longer_by=(-1.0) ** i) for i in range(20)]
+    assert length_controlled(tied).value == 0.5 and length_controlled(tied).low is None
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_the_regression_finds_what_a_search_finds(seed: int) -> None:
     """The penalised likelihood at its best over a grid, refined; weights, ties and separation among the cases."""

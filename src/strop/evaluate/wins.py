@@ -26,8 +26,8 @@ Floats = npt.NDArray[np.float64]
 
 PRIOR_SD = 3.0
 """Of the slope of length, in logits a unit of tanh: 3 is from never to almost always by length alone."""
-LEAST_SHARE = 0.05
-"""Of comparisons in which ours is the longer, and the shorter; with fewer, equal length was not seen from one side."""
+MOST_SHARE = 0.95
+"""Of comparisons in which ours is the longer, or the shorter; with more, equal length was seen from one side only."""
 
 ROUNDING = 1e-9
 
@@ -100,8 +100,8 @@ def length_controlled(matches: Sequence[Match], *, seed: int = 0) -> Measure:
     each prompt weighs one. A model against itself has 1/2, swapping the sides gives one minus the rate, and where
     lengths never differ it is the win rate. The interval resamples prompts.
 
-    Returns: NaN where ours is the longer, or the shorter, in fewer than one comparison of twenty: what would happen
-        at equal length could then only be guessed.
+    Returns: NaN where ours is the longer, or the shorter, in more than 19 comparisons of twenty: what would happen
+        at equal length could then only be guessed. Where all comparisons end alike, `measure`'s interval.
     """
     known = [m for m in matches if m.outcome is not None]
     prompts = sorted({m.prompt for m in known})
@@ -112,8 +112,10 @@ def length_controlled(matches: Sequence[Match], *, seed: int = 0) -> Measure:
     owner = np.array([place[m.prompt] for m in known])
     won = np.array([m.outcome for m in known], np.float64)
     apart = np.array([m.longer_by for m in known], np.float64)
-    if apart.any() and min((apart > 0).mean(), (apart < 0).mean()) < LEAST_SHARE:
+    if max((apart > 0).mean(), (apart < 0).mean()) > MOST_SHARE:
         return nothing
+    if (won == won[0]).all():  # resampling a constant would claim certainty
+        return measure([[float(won[0])]] * len(prompts), share=True, seed=seed)
     weight = 1 / np.bincount(owner)[owner]
     x = np.tanh(apart / (apart.std() or 1.0))
     value = float(rates_at_zero(won, x, weight[None])[0])
