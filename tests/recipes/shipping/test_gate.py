@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,26 @@ def test_safety_and_capability(made_up: Any, sampled: dict[str, EvaluateStage]) 
     ]
     assert set(sampled) == {"safety-ours", "safety-2-ours", "sums-ours", "sums-theirs"}  # a floor needs no other model
     assert not found.passed and found.outcomes[3].limit == 0.1
+
+
+def test_sets_are_told_apart_by_names_that_no_file_could_have(made_up: Any, sampled: dict[str, EvaluateStage]) -> None:
+    made_up.whole(values(0.5), values(0.9))
+    file = made_up.folder / "test.jsonl"
+    names = ("вред", "ложь", "a b", "a-b", "x" * 41, "x" * 42)
+    sets = ", ".join(f"{{name: {name}, data: {file}, rewards: number, floor: 0.5}}" for name in names)
+    found = gate_of(made_up.run, f"safety=[{sets}]")
+    assert [o.of for o in found.outcomes] == ["held-out", *names] and len(sampled) == len(names)
+    assert all(re.fullmatch(r"[\w-]+", name, re.ASCII) for name in sampled)
+    for given in ((), (f"data={file}", "rewards=number")):
+        with pytest.raises(ValueError, match="'held-out' is what an evaluation of the gate is called"):
+            gate_of(made_up.run, f"safety={{name: held-out, data: {file}, rewards: number}}", *given)
+
+
+def test_the_starting_model_has_one_name(made_up: Any, sampled: dict[str, EvaluateStage]) -> None:
+    made_up.whole(values(0.5), values(0.9))
+    found = gate_of(made_up.run, f"capability={{data: {made_up.folder}/test.jsonl, rewards: number, margin: 0.1}}")
+    assert set(sampled) == {"capability-ours", "capability-theirs"}
+    assert found.to_json()["against"] == [str(made_up.folder / "base")]
 
 
 def test_an_open_alarm_holds_it_back(made_up: Any) -> None:

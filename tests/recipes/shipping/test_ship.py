@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import strop
 from strop.cli import app
 from strop.evaluate.statistics import Measure
-from strop.recipes.artifacts import hash_folder
+from strop.recipes.artifacts import hash_folder, hash_model
 from strop.recipes.context import StageResult
 from strop.recipes.kinds.ship import PASSED
 from strop.recipes.rundir import locked
@@ -161,12 +161,31 @@ def test_the_hubs_names_go_into_the_front_matter(made_up: Any, told: dict[str, A
     config = made_up.run / "config.yaml"
     config.write_text(config.read_text().replace(str(made_up.folder / "base"), "Qwen/Qwen3-0.6B"))
     file = made_up.run / "stages/sft/stage.json"
-    file.write_text(file.read_text().replace(str(made_up.folder / "base"), "Qwen/Qwen3-0.6B"))
+    told_ = file.read_text().replace(str(made_up.folder / "base"), "Qwen/Qwen3-0.6B")
+    file.write_text(told_.replace('"?"', json.dumps(hash_model("Qwen/Qwen3-0.6B", 0))))
     assert ship(made_up.run, "--to", "out")[0] == 0
     head = yaml.safe_load((tmp_path / "out/README.md").read_text().split("---\n")[1])
     assert (head["base_model"], head["base_model_relation"]) == ("Qwen/Qwen3-0.6B", "finetune")
     assert head["license"] == "unknown"
     assert "No licence of `Qwen/Qwen3-0.6B` was found" in (tmp_path / "out/README.md").read_text()
+
+
+def test_a_folder_that_is_none_from_here_is_no_name_of_the_hub(
+    made_up: Any, told: dict[str, Any], tmp_path: Path
+) -> None:
+    """The run was started elsewhere, with relative paths that look like somebody's models and data sets."""
+    made_up.whole(values(50), values(90))
+    for file in (made_up.run / "config.yaml", made_up.run / "stages/sft/stage.json"):
+        text = file.read_text().replace(str(made_up.folder / "base"), "models/base")
+        file.write_text(text.replace(str(made_up.folder / "chats.jsonl"), "data/chats"))
+    assert ship(made_up.run, "--to", "out")[0] == 0
+    text = (tmp_path / "out/README.md").read_text()
+    head = yaml.safe_load(text.split("---\n")[1])
+    assert "base_model" not in head and "datasets" not in head
+    assert "`models/base` was not at hand when this was exported: its licence files are not in this folder." in text
+    asked = (f"data={made_up.folder}/test.jsonl", "rewards=number")
+    with pytest.raises(ValueError, match="models/base: training began with this folder, and there is none from here"):
+        ship(made_up.run, "--gate-only", *asked)
 
 
 def test_licences_are_those_that_the_run_wrote_down(made_up: Any, told: dict[str, Any], tmp_path: Path) -> None:

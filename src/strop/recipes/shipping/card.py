@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from strop.model.adapter import base_of
 from strop.recipes import artifacts
 from strop.recipes.journal import read_json
 from strop.recipes.licences import Licence, licences_of
-from strop.recipes.settings import EvaluateStage, ShipStage, TrainingStage
+from strop.recipes.settings import Data, EvaluateStage, ShipStage, TrainingStage
 from strop.recipes.shipping.folder import Folder
 from strop.recipes.shipping.gate import Asked, Gate
 from strop.recipes.shipping.left import Entry, Left, Subject
@@ -125,12 +126,11 @@ def front_matter(card: Card, licences: Mapping[str, Licence]) -> dict[str, Any]:
     apart = card.folder.base is not None
     found: dict[str, Any] = _licence(licences.get(card.start, Licence()).licence)
     base = (card.folder.base if apart else card.start) or ""
-    if HUB.match(base) and not Path(base).exists():
+    if HUB.match(base) and not card.left.was_folder(base):
         found |= {"base_model": base, "base_model_relation": "adapter" if apart else "finetune"}
-    data = [path for entry in card.stages for path in _paths(card.left, entry)]
-    hub = [path for path in dict.fromkeys(data) if HUB.match(path) and not Path(path).exists()]
+    hub = dict.fromkeys(path for entry in card.stages for path in _hub_data(card.left, entry))
     if hub:
-        found["datasets"] = hub
+        found["datasets"] = list(hub)
     found |= {"library_name": "peft" if apart else "transformers", "pipeline_tag": "text-generation"}
     found["tags"] = [
         "strop",
@@ -321,6 +321,8 @@ def limits(card: Card, licences: Mapping[str, Licence]) -> Iterator[str]:
     lengths = [s.training.max_length for s in card.left.recipe.stages if isinstance(s, TrainingStage)]
     if lengths:
         yield f"Trained on sequences of at most {max(lengths)} tokens."
+    if card.start and card.left.was_folder(card.start) and not Path(card.start).expanduser().is_dir():
+        yield f"`{_cell(card.start)}` was not at hand when this was exported: its licence files are not in this folder."
     if card.start and licences.get(card.start, Licence()).licence is None:
         yield f"No licence of `{_cell(card.start)}` was found; see to it before you pass this model on."
     unknown = {path for e in card.stages for path in _paths(card.left, e) if not path.startswith("@")}
@@ -353,12 +355,25 @@ def _again(card: Card) -> list[str]:
 
 def _paths(left: Left, entry: Entry) -> list[str]:
     """The data paths of a stage, as the recipe names them; not those of evaluations."""
+    return [path for data in _sources(left, entry) for path in artifacts.paths_of(data)]
+
+
+def _sources(left: Left, entry: Entry) -> list[Data]:
     stage = next((s for s in left.recipe.stages if s.name == entry["name"]), None)
     if stage is None or isinstance(stage, EvaluateStage):
         return []
-    return [
-        path for key, data in artifacts.sources_of(stage).items() if key in TRAINED for path in artifacts.paths_of(data)
-    ]
+    return [data for key, data in artifacts.sources_of(stage).items() if key in TRAINED]
+
+
+def _hub_data(left: Left, entry: Entry) -> Iterator[str]:
+    """The data sets that a stage took from the hub; a path that is none from here may look like one."""
+    read = entry.get("input_hashes", {}).values()
+    for data in _sources(left, entry):
+        for path in artifacts.paths_of(data):
+            if HUB.match(path) and not Path(path).exists():
+                with suppress(ValueError):  # of a path that could only be a file
+                    if artifacts.hash_data(path, data.split, left.recipe.seed) in read:
+                        yield path
 
 
 def _trains(left: Left, entry: Entry) -> bool:

@@ -102,6 +102,7 @@ def questions_of(left: Left, settings: ShipStage, model: str, against: str | Non
     """What the gate asks: `data` where it is given, else what the run's evaluations asked; then the further sets.
 
     Args: model: the shipped model's hash. against: that of the model to compare with, if one is named.
+    Raises: ValueError if a set has the name of an evaluation.
     """
     seen = seen_in(left)
     if settings.data is not None:
@@ -111,7 +112,11 @@ def questions_of(left: Left, settings: ShipStage, model: str, against: str | Non
         own = [Question(HELD_OUT, asked, settings.margin, None, settings.metrics)]
     else:
         own = list(_of_run(seen, settings, model, against))
-    return [*own, *_of_sets(settings)]
+    sets = list(_of_sets(settings))
+    if taken := {one.of for one in own} & {one.of for one in sets}:
+        name = min(taken)
+        raise ValueError(f"{name!r} is what an evaluation of the gate is called; give the set another name")
+    return [*own, *sets]
 
 
 def _of_run(seen: Sequence[Seen], settings: ShipStage, model: str, against: str | None) -> Iterator[Question]:

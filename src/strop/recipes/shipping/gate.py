@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -166,7 +167,7 @@ def judge(
     for question in questions:
         missing |= _to_ask(question, subject, rival)
     drawn = _ask(left, missing, folder, show) if missing else {}
-    asked = [_answered(question, left, rival, drawn) for question in questions]
+    asked = [_answered(question, subject, rival, drawn) for question in questions]
     found = [outcome for one, theirs in asked for outcome in _outcomes(one, theirs, left.recipe.seed)]
     compared = preferences_of(left, settings, subject.hash, rival.hash if rival else None)
     found += [above_floor(scores, HALF - settings.margin, left.recipe.seed) for scores in compared]
@@ -193,14 +194,32 @@ def _to_ask(question: Question, subject: Subject, rival: Rival | None) -> dict[s
     if question.ours is None:
         found[_slug(question.of, "ours")] = replace(question.stage, model=str(subject.model))
     if question.theirs is None and question.margin is not None:
-        left = subject.left
-        path = rival.path if rival else left.path_of(left.start_of(subject.stage))
+        path = rival.path if rival else _start_of(subject)
         found[_slug(question.of, "theirs")] = replace(question.stage, model=path)
     return found
 
 
+def _start_of(subject: Subject) -> str:
+    """Where the model is that training began with.
+
+    Raises: ValueError if nothing says it, or it was a folder and is none from here.
+    """
+    left = subject.left
+    start = left.start_of(subject.stage)
+    if left.was_folder(start) and not Path(start).expanduser().is_dir():
+        raise ValueError(
+            f"{start}: training began with this folder, and there is none from here; ship from where the run was "
+            "started, or name another model, as against=MODEL"
+        )
+    return left.path_of(start)
+
+
 def _slug(of: str, side: str) -> str:
-    return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', of).strip('-')[:40] or 'set'}-{side}"
+    """A stage's name that no other set has."""
+    text = re.sub(r"[^A-Za-z0-9_-]+", "-", of).strip("-")[:40]
+    if text != of:  # others may read the same now
+        text = f"{text or 'set'}-{hashlib.sha256(of.encode()).hexdigest()[:6]}"
+    return f"{text}-{side}"
 
 
 def _ask(
@@ -238,16 +257,18 @@ def _standing_alone(left: Left, name: str, stage: EvaluateStage) -> EvaluateStag
 
 
 def _answered(
-    question: Question, left: Left, rival: Rival | None, drawn: Mapping[str, list[Group]]
+    question: Question, subject: Subject, rival: Rival | None, drawn: Mapping[str, list[Group]]
 ) -> tuple[Asked, Sequence[Group] | None]:
     """The question with our answers, and theirs."""
     mine, other = _slug(question.of, "ours"), _slug(question.of, "theirs")
     ours = read_answers(question.ours) if question.ours else drawn[mine]
     theirs: Sequence[Group] | None = drawn.get(other)
-    name = rival.name if rival else "the starting model"
+    name = rival.name if rival else None
     if question.theirs is not None:
         theirs = read_answers(question.theirs)
-        name = rival.name if rival else str(question.theirs.stage.model or left.recipe.model).removeprefix("@")
+        name = name or str(question.theirs.stage.model or subject.left.recipe.model).removeprefix("@")
+    elif theirs is not None:
+        name = name or subject.left.start_of(subject.stage)
     asked = Asked(question, ours, name if theirs is not None else None, tuple(n for n in (mine, other) if n in drawn))
     return asked, theirs
 

@@ -64,6 +64,15 @@ class Left:
                 todo += list(_sources(entry))
         return list(found)
 
+    def was_folder(self, model: str) -> bool:
+        """Whether stages read this model from a folder, which need not be there any more, or from here."""
+        if Path(model).expanduser().is_dir():
+            return True
+        read = [
+            e.get("input_hashes", {}).get(k) for e in self.done for k, v in e.get("inputs", {}).items() if v == model
+        ]
+        return any(read) and artifacts.hash_model(model, self.recipe.seed) not in read
+
     def start_of(self, name: str) -> str:
         """What the stage's model was before any training of this run, as the recipe names it.
 
