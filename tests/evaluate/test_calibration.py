@@ -17,9 +17,11 @@ from strop.evaluate.calibration import (
     fit_temperature,
     length_slope,
     nll,
+    reward_deltas,
     reward_measures,
     spearman,
 )
+from strop.evaluate.statistics import wilson
 from strop.rewards.scale import residual
 
 
@@ -213,3 +215,21 @@ def test_length_figures_of_a_model_that_counts_tokens() -> None:
     assert found["len_corr"].value == pytest.approx(1.0) and found["len_slope"].value == pytest.approx(1.0)
     assert found["accuracy_chosen_longer"].value == 1.0 and found["accuracy_chosen_shorter"].value == 0.0
     assert found["accuracy_chosen_shorter"].n == 2
+
+
+def test_the_calibration_error_of_equal_confidences_has_no_order() -> None:
+    rng = np.random.default_rng(0)
+    label = (rng.random(200) < 0.6).astype(float)
+    gap = abs(label.mean() - 1 / (1 + math.exp(-1)))
+    assert ece(np.ones(200), label) == pytest.approx(gap) == ece(np.ones(200), label, equal_mass=False)
+    delta = rng.integers(-3, 4, 200).astype(float)
+    order = rng.permutation(200)
+    assert ece(delta, label) == pytest.approx(ece(delta[order], label[order]), abs=1e-12)
+
+
+def test_a_pair_whose_label_is_even_is_neither_right_nor_wrong() -> None:
+    pairs = [Scored((1.0, 0.0), (3, 4), 0.5), Scored((0.0, 1.0), (3, 4), 0.5), Scored((2.0, 1.0), (3, 4), 0.8)]
+    figures = reward_measures(pairs)
+    assert figures["accuracy"] == figures["accuracy_chosen_shorter"] == wilson(1, 1)
+    assert (figures["margin"].value, figures["margin"].n, figures["brier"].n) == (1.0, 1, 3)
+    assert reward_deltas(pairs, pairs)["delta/accuracy"].n == 1

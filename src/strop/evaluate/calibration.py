@@ -125,7 +125,8 @@ def ece(
     """Expected calibration error of sigmoid(Delta), folded to the predicted side: sum_b n_b/n |acc_b - conf_b|.
 
     A pair's confidence is max(p, 1 - p), in [0.5, 1]; it is right with the label's probability of the
-    predicted side, one half where Delta = 0. 15 bins of equal mass, or of equal width.
+    predicted side, one half where Delta = 0. 15 bins of equal mass, or of equal width. Pairs of one confidence are
+    right as often as they are on average, so that their order does not matter where a bin ends among them.
     Naeini et al. 2015; equal mass: Nixon et al. 2019, arXiv:1904.01685. Finite samples bias it upwards.
     """
     d, q = np.asarray(delta, np.float64), np.asarray(label, np.float64)
@@ -136,6 +137,9 @@ def ece(
     confidence, right, w = confidence[order], right[order], w[order]
     if not w.sum() > 0:
         return math.nan
+    tie = np.concatenate([[0], np.cumsum(np.diff(confidence) > 0)])
+    mass = np.bincount(tie, w)
+    right = (np.bincount(tie, w * right) / np.where(mass > 0, mass, 1))[tie]
     place = (w.cumsum() - w / 2) / w.sum() if equal_mass else 2 * confidence - 1
     bins = np.minimum((place * NUM_BINS).astype(np.int64), NUM_BINS - 1)
     gap = np.bincount(bins, w * (right - confidence), NUM_BINS)
@@ -180,9 +184,7 @@ def length_measures(scored: Sequence[Scored], *, seed: int = 0) -> dict[str, Mea
         "len_corr": measure([[spearman(s.scores, s.lengths)] for s in scored], share=False, seed=seed),
         "len_slope": resampled(lambda times: _slope(moments, times), len(scored), seed),
     }
-    right = (pairs.delta > 0).astype(np.float64)
-    better_longer = np.where(pairs.label >= 0.5, pairs.longer, -pairs.longer)
-    right = np.where(pairs.label >= 0.5, right, (pairs.delta < 0).astype(np.float64))
+    right, better_longer = _agreed(pairs), _of_better(pairs.longer, pairs)
     for name, where in (("shorter", better_longer < 0), ("longer", better_longer > 0)):
         values = np.where(where, right, math.nan)
         figures[f"accuracy_chosen_{name}"] = measure(_by_prompt(values, pairs), seed=seed)
@@ -202,7 +204,6 @@ def reward_measures(scored: Sequence[Scored], *, seed: int = 0) -> dict[str, Mea
     pairs = comparisons(scored)
     delta, label, weight = pairs.delta, pairs.label, pairs.weight
     temperature = fit_temperature(delta, label, weight)
-    agreed = np.where(label >= 0.5, delta > 0, delta < 0).astype(np.float64)
 
     def mean(values: Floats, share: bool | None = None) -> Measure:
         return measure(_by_prompt(values, pairs), share=share, seed=seed)
@@ -211,9 +212,9 @@ def reward_measures(scored: Sequence[Scored], *, seed: int = 0) -> dict[str, Mea
         return resampled(lambda times: statistic(weight * times[pairs.prompt]), pairs.num_prompts, seed)
 
     return {
-        "accuracy": mean(agreed),
+        "accuracy": mean(_agreed(pairs)),
         "tie_rate": mean((delta == 0).astype(np.float64)),
-        "margin": mean(np.where(label >= 0.5, delta, -delta), share=False),
+        "margin": mean(_of_better(delta, pairs), share=False),
         "nll": mean(nll(delta, label), share=False),
         "brier": mean(brier(delta, label), share=False),
         "ece": of(lambda w: ece(delta, label, w)),
@@ -239,8 +240,11 @@ def accuracies(scored: Sequence[Scored]) -> list[list[float]]:
 def _values(scored: Sequence[Scored]) -> dict[str, list[list[float]]]:
     """Every prompt's numbers of its pairs, in the order of the prompts."""
     pairs = comparisons(scored)
-    agreed = np.where(pairs.label >= 0.5, pairs.delta > 0, pairs.delta < 0).astype(np.float64)
-    by_name = {"accuracy": agreed, "nll": nll(pairs.delta, pairs.label), "brier": brier(pairs.delta, pairs.label)}
+    by_name = {
+        "accuracy": _agreed(pairs),
+        "nll": nll(pairs.delta, pairs.label),
+        "brier": brier(pairs.delta, pairs.label),
+    }
     compared = [place for place, one in enumerate(scored) if len(one.scores) > 1]
     out: dict[str, list[list[float]]] = {}
     for name, values in by_name.items():
@@ -249,6 +253,16 @@ def _values(scored: Sequence[Scored]) -> dict[str, list[list[float]]]:
             rows[place] = row
         out[name] = rows
     return out
+
+
+def _agreed(pairs: Comparisons) -> Floats:
+    """1 where the side that the label says is better scores higher; NaN where it says neither is."""
+    return np.where(pairs.label == 0.5, math.nan, (_of_better(pairs.delta, pairs) > 0).astype(np.float64))
+
+
+def _of_better(difference: Floats, pairs: Comparisons) -> Floats:
+    """What the better side has more than the other; NaN where the label is one half."""
+    return np.where(pairs.label == 0.5, math.nan, np.where(pairs.label > 0.5, difference, -difference))
 
 
 def _by_prompt(values: Floats, pairs: Comparisons) -> list[list[float]]:
