@@ -70,6 +70,18 @@ def test_the_best_answers_are_trained_on(tiny: Any, small_runs: Any, tmp_path: P
     assert [c.text for g in groups(run, "select") for c in g.completions] == [c.text for c in best]
     data = small_runs.summary(run)["stages"][-1]["data"]
     assert (data["kind"], data["rows"], data["kept"]) == ("groups", 12, 12)
+    assert any(c.finish == "length" for g in groups(run, "select") for c in g.completions)
+    assert not any("longer than" in event["text"] for event in small_runs.events(run, "note"))
+
+
+def test_rows_that_are_cut_to_fit_and_answers_that_leave_no_room_are_said(
+    tiny: Any, small_runs: Any, tmp_path: Path
+) -> None:
+    run = strop.run(recipe(tiny, tmp_path, tiny.sft(steps=1, max_length=20)), display="quiet").path
+    assert any("longer than 20 tokens, cut at the end" in event["text"] for event in small_runs.events(run, "note"))
+    long = sample(tiny, sampling={"max_completion_length": 5000})
+    with pytest.raises(ValueError, match="answers take 3977 tokens too many for any prompt to fit in what the model"):
+        strop.run(recipe(tiny, tmp_path / "long", long), display="quiet")
 
 
 def test_one_sample_and_no_filter_is_fine_tuning_on_the_models_own_samples(

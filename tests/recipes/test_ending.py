@@ -67,6 +67,12 @@ def test_evaluations_stand_side_by_side() -> None:
     ]
 
 
+def test_a_star_is_explained_where_one_stands() -> None:
+    hidden = {"kind": figure(0.2), "delta/style/words": figure(1.0, 0.5, 1.5)}
+    lines = ending({"stages": [FIRST, evaluation("eval-dpo", "@dpo", hidden)]})
+    assert not any("*" in line for line in lines)
+
+
 def test_a_baseline_without_a_column_gives_rows_of_what_changed() -> None:
     text = "\n".join(ending({"stages": [SECOND]}))
     assert "delta/rude" in text and "win_rate/rude" in text

@@ -240,3 +240,10 @@ def test_a_call_from_python_is_told_as_a_command_line(stages: Any, recipe: dict[
     assert read(result.path / "summary.json")["command"] == (
         'strop run config.yaml sft.training.steps=2 \'dpo.data.columns={"chosen": "chosen"}\' name=mine'
     )
+
+
+def test_a_stage_is_named_once(tmp_path: Path) -> None:
+    stage = load_recipe("sft", ["model=m", "data=d"]).stages[0]
+    assert explain(ValueError("no row"), stage) == "sft: no row"
+    assert explain(ValueError("sft: no row"), stage) == "sft: no row"
+    assert explain(ValueError("sft.data: no row"), stage) == "sft.data: no row"

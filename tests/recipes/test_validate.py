@@ -34,6 +34,12 @@ def test_rows_lengths_and_steps_are_counted(tmp_path: Path) -> None:
     assert "101 rows of kind preference" in as_text([stage])
 
 
+def test_too_few_rows_to_hold_some_out_are_refused_by_the_stage(tmp_path: Path) -> None:
+    recipe = load_recipe("dpo", ["model=m", f"data={pairs(tmp_path, 1)}"])
+    with pytest.raises(ValueError, match="^dpo: 1 row is too few to hold some out; set training.eval_fraction=0"):
+        validate(recipe)
+
+
 def test_rows_of_another_kind_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "chats.jsonl"
     path.write_text(json.dumps({"prompt": "a", "completion": "b"}) + "\n")

@@ -19,7 +19,8 @@ def num_held_out(num_rows: int, training: Training) -> int:
         return 0
     count = min(MAX_HELD_OUT, max(1, round(num_rows * training.eval_fraction)))
     if count >= num_rows:
-        raise ValueError(f"{num_rows} rows are too few to hold some out; set training.eval_fraction=0")
+        told = "1 row is" if num_rows == 1 else f"{num_rows} rows are"
+        raise ValueError(f"{told} too few to hold some out; set training.eval_fraction=0")
     return count
 
 

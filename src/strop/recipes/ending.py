@@ -99,7 +99,7 @@ def table(stages: Sequence[Stage], width: int) -> list[str]:
     constant = [name for name in _names(stages) if len(stages) > 1 and _all_equal(name, stages)]
     names = [name for name in _names(stages) if name not in constant]
     full = [(name, [_entry(stage, name, n) for stage, n in zip(stages, sizes, strict=True)]) for name in names]
-    lines, note = _aligned([head, *full]), STAR if any(_changed(stage) for stage in stages) else ""
+    lines, note = _aligned([head, *full]), STAR if any(_changed(stage) & {*names} for stage in stages) else ""
     if max(map(len, lines)) > width:
         short = [(name, [_value(stage, name) for stage in stages]) for name in names]
         lines, note = _aligned([head, *short]), "with intervals: in the report"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from strop.data.chat import Chat
-from strop.data.encoded import EncodedGroup
+from strop.data.encoded import EncodedGroup, EncodedSequence
 from strop.data.formats import Dataset, load_dataset
 from strop.data.mixed import load_prompts
 from strop.data.templates import conversations
@@ -160,11 +160,16 @@ def encode_all(
         raise ValueError(f"no row can be used ({told}); raise training.max_length or look with `strop inspect`")
     for text, count in (chat.notes - before).items():
         context.event("note", f"in {count} of {sum(len(g.sequences) for g in found.tokens)} answers {text}")
-    cut = sum(any(s.truncated for s in group.sequences) for group in found.tokens)
-    if cut:
-        share = f"{cut} of {rows_of(len(found.tokens))}"
-        context.event("note", f"{share} are longer than {max_length} tokens and were cut at the end")
+    steps = encode is not None  # which are left out whole
+    if cut := sum(any(s.truncated and (steps or _fills(s, g, max_length)) for s in g.sequences) for g in found.tokens):
+        share = f"{cut} of {rows_of(len(found.tokens))} {'is' if cut == 1 else 'are'}"
+        context.event("note", f"{share} longer than {max_length} tokens, cut at the end")
     return found
+
+
+def _fills(sequence: EncodedSequence, group: EncodedGroup, max_length: int) -> bool:
+    """Whether a sequence is as long as it may be; one that ended early when it was sampled has no end either."""
+    return len(group.prompt_ids) + len(sequence.ids) >= max_length
 
 
 def _miscounted(group: Group, stage: Stage) -> str:
@@ -227,8 +232,12 @@ def prompts_of(groups: Sequence[Group], chat: Chat, max_length: int, context: Co
 
     Prompts that are empty, longer than `max_length`, refused by the template or that no reward of the stage is
     for are dropped, counted and said.
-    Raises: ValueError if none is left, or if a reward is for rows with a column that none has.
+    Raises: ValueError if none can be left or is, or if a reward is for rows with a column that none has.
     """
+    if max_length < 1:
+        room = "what the model reads, or training.max_length allows"
+        text = f"answers take {1 - max_length} tokens too many for any prompt to fit in {room}"
+        raise ValueError(f"{text}; set a smaller sampling.max_completion_length")
     rewards = artifacts.rewards_of(context.stage)
     for note in never_applied(groups, rewards):
         context.event("note", note)

@@ -11,7 +11,7 @@ def explain(error: Exception, stage: Stage) -> str:
         return f"{stage.name}: out of memory. Try smaller settings, in this order:\n" + "\n".join(_smaller(stage))
     text = str(error) or type(error).__name__
     if isinstance(error, ValueError | FileNotFoundError):
-        return f"{stage.name}: {text}"
+        return text if text.startswith((f"{stage.name}: ", f"{stage.name}.")) else f"{stage.name}: {text}"
     return f"{stage.name}: {type(error).__name__}: {text}"
 
 

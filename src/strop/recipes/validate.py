@@ -50,7 +50,10 @@ def _stage(recipe: Recipe, stage: Stage, world: Path) -> dict[str, Any]:
         out["data"][key] = {"path": data.path, **_counts(found), "lengths": lengths(found.groups, folder)}
         num_rows = len(found.groups) if key == "data" else num_rows
     if isinstance(stage, TrainingStage):
-        out["steps"] = steps_of(stage, num_rows)
+        try:
+            out["steps"] = steps_of(stage, num_rows)
+        except ValueError as error:
+            raise ValueError(f"{stage.name}: {error}") from None
     out["memory"] = memory_of(stage, folder)
     return out
 
