@@ -114,3 +114,16 @@ def test_bars_draw_few_phases_and_list_all():
 def test_an_interval_without_ends_is_a_point():
     svg = str(interval_chart("reward", [Interval("a", 0.5, None, None, None), Interval("b", 0.7, 0.6, 0.8, 9)]).svg)
     assert svg.count("whisker") == 1 and svg.count("<circle") == 2 and "no interval known" in svg
+
+
+def test_no_tick_stands_at_a_step_that_cannot_be():
+    chart = line_chart("Loss", "", [Series("loss", [(0, 0.5)])], limit=100)
+    assert ">−1</text>" not in chart.svg and ">1</text>" in chart.svg
+
+
+def test_the_last_values_of_many_curves_say_that_there_are_more():
+    curves = [
+        Series(name, [(0, value), (1, value)]) for name, value in (("a", 1.0), ("b", 2.0), ("c", 3.0), ("d", 4.0))
+    ]
+    assert line_chart("Loss", "", curves, limit=9).last == "1 / 2 / 3 / …"
+    assert line_chart("Loss", "", curves[:2], limit=9).last == "1 / 2"

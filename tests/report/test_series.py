@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from strop.report.series import domain, join, running_mean, thin, ticks, window_of
+from strop.report.series import domain, join, running_mean, thin, tick_words, ticks, window_of
 
 
 def test_join_lines_series_up_by_step():
@@ -70,3 +70,15 @@ def test_ticks_are_round_and_inside(low, high):
 def test_any_range_can_be_an_axis(values):
     low, high = domain(values)
     assert low < high and all(low <= v <= high for v in values) and ticks(low, high)
+
+
+@pytest.mark.parametrize("low, high", [(6.194, 6.204), (0.50061, 0.50069), (-1234.7, -1233.9), (100.12, 100.121)])
+def test_no_two_ticks_of_a_narrow_range_read_alike_and_each_says_its_value(low, high):
+    values = ticks(low, high, 4)
+    words = tick_words(values)
+    assert [float(w.replace(",", "").replace("−", "-")) for w in words] == pytest.approx(values, rel=1e-12)
+
+
+def test_ticks_of_a_wide_range_are_short():
+    assert tick_words(ticks(0, 1, 4)) == ["0", "0.25", "0.5", "0.75", "1"] and tick_words([0.0]) == ["0"]
+    assert tick_words([0.0, 5e-06, 1e-05]) == ["0", "5e-6", "1e-5"] and tick_words([]) == []

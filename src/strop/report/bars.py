@@ -9,9 +9,9 @@ from markupsafe import Markup
 
 from strop.report.charts import MAX_SERIES, Chart
 from strop.report.frame import WIDTH, svg_of
-from strop.report.series import domain, drawable, ticks
+from strop.report.series import domain, drawable, tick_words, ticks
 from strop.report.tables import Table, slug
-from strop.report.text import duration, first_line, number, short
+from strop.report.text import duration, first_line, number
 
 NAME_WIDTH = 124
 
@@ -43,13 +43,12 @@ def interval_chart(title: str, rows: Sequence[Interval], *, stem: str = "") -> C
     low, high = domain(ends)
     scale = (WIDTH - left - right) / (high - low)
     parts = []
-    for value in ticks(low, high, 5):
+    marks = ticks(low, high, 5)
+    for value, words in zip(marks, tick_words(marks), strict=True):
         x = left + (value - low) * scale
         parts.append(Markup('<path class="grid" d="M{:.1f} 6V{}"/>').format(x, height - 24))
         parts.append(
-            Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
-                x, height - 8, short(value)
-            )
+            Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(x, height - 8, words)
         )
     for i, row in enumerate(rows):
         y = 6 + line * (i + 0.5)

@@ -97,7 +97,7 @@ def line_chart(
         filename=slug(f"{stem} {title}") + ".csv",
         legend=tuple(s.name for s in series),
         styles=tuple(_styles(series)),
-        last=" / ".join(number(s.points[-1][1]) for s in series[:3]) if series else "",
+        last=" / ".join([number(s.points[-1][1]) for s in series[:3]] + ["…"] * (len(series) > 3)),
         warning=_not_finite(rows),
         notes=tuple(_notes(len(rows), len(kept), max(windows))),
         marks=tuple(inside),

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from strop.report.series import ticks
-from strop.report.text import short
+from strop.report.series import tick_words, ticks
 
 WIDTH, HEIGHT = 520, 250
 LEFT, RIGHT, TOP, BOTTOM = 54, 14, 14, 30
@@ -30,17 +29,18 @@ class Frame:
 
 
 def grid(frame: Frame, *, whole: bool = False) -> Markup:
-    """Lines across at round values, with what they are; `whole` where only whole numbers stand below, as steps do."""
+    """Lines across at round values, with what they are; `whole` where only steps stand below."""
     parts = []
-    for value in ticks(frame.y_low, frame.y_high, 4):
+    up, across = ticks(frame.y_low, frame.y_high, 4), ticks(frame.x_low, frame.x_high, 6)
+    for value, words in zip(up, tick_words(up), strict=True):
         y = f"{frame.y(value):.1f}"
         parts.append(Markup('<path class="grid" d="M{} {}H{}"/>').format(LEFT, y, WIDTH - RIGHT))
         text = Markup('<text class="tick" x="{}" y="{}" text-anchor="end" dy=".32em">{}</text>')
-        parts.append(text.format(LEFT - 8, y, short(value)))
-    for value in ticks(frame.x_low, frame.x_high, 6):
-        if value == int(value) or not whole:
+        parts.append(text.format(LEFT - 8, y, words))
+    for value, words in zip(across, tick_words(across), strict=True):
+        if not whole or (value == int(value) and value >= 0):
             text = Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>')
-            parts.append(text.format(frame.x(value), HEIGHT - 9, short(value)))
+            parts.append(text.format(frame.x(value), HEIGHT - 9, words))
     parts.append(Markup('<path class="axis" d="M{} {}H{}"/>').format(LEFT, HEIGHT - BOTTOM, WIDTH - RIGHT))
     return Markup("").join(parts)
 

@@ -1,10 +1,12 @@
-"""What a plot needs of numbers: fewer points without losing extremes, a running mean, round ticks."""
+"""What a plot needs of numbers: fewer points without losing extremes, a running mean, round ticks and their words."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+
+from strop.report.text import short
 
 Row = tuple[int, tuple[float | None, ...]]
 """A step and the value of each series there; `None` where a series has none."""
@@ -102,3 +104,13 @@ def ticks(low: float, high: float, num: int = 5) -> list[float]:
     stride = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
     first, last = math.ceil(low / stride - 1e-9), math.floor(high / stride + 1e-9)
     return [round(i * stride, 12 - math.floor(math.log10(stride))) + 0.0 for i in range(first, last + 1)]
+
+
+def tick_words(values: Sequence[float]) -> list[str]:
+    """What stands beside the ticks of an axis: as many digits as keep neighbours apart, at most 8."""
+    largest = max((abs(value) for value in values), default=0.0)
+    if len(values) < 2 or largest == 0.0:
+        return [short(value) for value in values]
+    stride = values[1] - values[0]
+    digits = 2 + math.floor(math.log10(largest) + 1e-9) - math.floor(math.log10(stride) + 1e-9)
+    return [short(value, min(8, max(4, digits))) for value in values]
