@@ -58,10 +58,11 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
 @pytest.fixture(scope="module")
 def pages(finished_run: Path, make: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
-    other = make(folder / "other", seed=8)
+    others = [make(folder / f"other-{seed}", seed=seed) for seed in range(8, 15)]
     return {
         "report": write_report(finished_run, folder / "report.html"),
-        "comparison": write_comparison([finished_run, other], folder / "comparison.html"),
+        "comparison": write_comparison([finished_run, others[0]], folder / "comparison.html"),
+        "eight": write_comparison([finished_run, *others], folder / "eight.html"),
     }
 
 
@@ -74,11 +75,15 @@ def test_nothing_is_fetched_and_nothing_complains(tab: Tab, pages: dict[str, Pat
     assert tab.said("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled") == []
 
 
-@pytest.mark.parametrize("name", ["report", "comparison"])
+@pytest.mark.parametrize("name", ["report", "comparison", "eight"])
 @pytest.mark.parametrize("width", [1440, 1000, 640, 360])
-def test_the_page_never_scrolls_sideways(tab: Tab, pages: dict[str, Path], name: str, width: int) -> None:
+def test_the_page_never_scrolls_sideways_and_no_cell_covers_the_next(
+    tab: Tab, pages: dict[str, Path], name: str, width: int
+) -> None:
     tab.open(pages[name], width=width)
     assert tab.js("document.documentElement.scrollWidth") <= width
+    wider = "[...document.querySelectorAll('th, td')].filter((cell) => cell.scrollWidth > cell.clientWidth + 1)"
+    assert tab.js(f"{wider}.map((cell) => cell.textContent)") == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
