@@ -103,6 +103,9 @@ def test_eight_runs_fit_and_nine_do_not(folders, tmp_path):
         write_comparison([folders[0], tmp_path / "nowhere"])
     with pytest.raises(ValueError, match="is no folder"):
         write_comparison(folders, tmp_path / "nowhere" / "page.html")
+    with pytest.raises(ValueError, match="a folder; name a file in it, as"):
+        write_comparison(folders, tmp_path)
+    assert not list(tmp_path.parent.glob("*.part"))
 
 
 def test_runs_that_died_and_runs_with_hostile_names_are_compared_too(tmp_path, put):
@@ -183,3 +186,16 @@ def test_what_all_rounds_differ_in_is_said_once():
         f"stages: [{{name: dpo-1, beta: {b}}}, {{name: dpo-2, beta: {b}}}, {{name: dpo-3, beta: 1}}]" for b in (1, 2)
     ]
     assert differences([Run("r", config=config) for config in configs]) == [("stages.dpo-*.beta", ("1", "2"))]
+
+
+def test_figures_of_other_rows_are_called_not_comparable(folders, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(folders[2], other)
+    summary = json.loads((other / "summary.json").read_text())
+    for stage in summary["stages"]:
+        if stage["name"] == "eval-grpo":
+            stage["data"]["kept"] -= 1
+    (other / "summary.json").write_text(json.dumps(summary))
+    warning = "Not all were evaluated on the same rows"
+    assert Page(write_comparison([folders[0], other], tmp_path / "a.html").read_text()).text.count(warning) == 1
+    assert warning not in Page(write_comparison(folders, tmp_path / "b.html").read_text()).text

@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from strop.report.records import Event, Figure, Run, StageRun
+from strop.report.pairs import paired_difference
+from strop.report.records import Answer, Event, Figure, Run, Sampled, StageRun
 from strop.report.verdict import alerts, difference, headline, state_sentence, tone_of, verdict
 
 
@@ -143,3 +144,51 @@ def test_alerts_put_alarms_before_skipped_steps_and_leave_the_final_error_out():
     events = tuple(Event(kind, kind, None, "", None, "") for kind in ("nonfinite", "start", "alarm", "error"))
     assert [e.kind for e in alerts(Run("r", events=events))] == ["error", "alarm", "nonfinite"]
     assert [e.kind for e in alerts(Run("r", events=events, error="error"))] == ["alarm", "nonfinite"]
+
+
+def sampled(values, name="accuracy"):
+    """A prompt and one answer with a reward for each value."""
+    return tuple(Sampled(f"p{i}", (Answer("", v, {name: v}, {}, ""),)) for i, v in enumerate(values))
+
+
+def test_answers_to_the_same_prompts_are_paired():
+    """Differences of 1, 2, 3, -4 and 3: mean 1, s = sqrt(34 / 4), half of the interval 2.776 s / sqrt(5)."""
+    start = stage("start", accuracy=Figure(2.0, 1.9, 2.1, 5))
+    stages = (start, stage("end", accuracy=Figure(3.0, 2.9, 3.1, 5)))
+    samples = {"start": sampled([1, 2, 3, 3, 1]), "end": sampled([2, 4, 6, -1, 4])}
+    claim = verdict(Run("r", state="finished", stages=stages, samples=samples))
+    assert claim.tone == "unclear"  # the two intervals by themselves would say better
+    assert "against start’s 2 on the same prompts (95 % interval −2.6" in plain(claim)
+    found = paired_difference(samples["start"], samples["end"], "accuracy")
+    assert found.low == pytest.approx(1 - 2.776445 * math.sqrt(34 / 4 / 5), rel=0.01) and found.n == 5
+    assert said(*stages).tone == "better"
+
+
+def test_answers_that_are_not_all_there_are_not_paired():
+    start, end = sampled([1, 2, 3, 3, 1]), sampled([2, 4, None, -1, 4])
+    assert paired_difference(start, end, "accuracy").n == 4
+    assert paired_difference(start, end[:4], "accuracy") is None
+    assert paired_difference(start, start, "accuracy") is None
+    stages = (stage("start", accuracy=Figure(2.0, 1.9, 2.1, 5)), stage("end", accuracy=Figure(2.25, 2.2, 2.3, 4)))
+    claim = verdict(Run("r", state="finished", stages=stages, samples={"start": start, "end": end}))
+    assert "same prompts" not in claim.sentence
+
+
+def test_a_run_that_took_its_first_model_says_so():
+    claim = said(
+        stage("eval-0", reward=reward(0.8)), stage("eval-1", reward=reward(0.3)), StageRun("peak", chosen="eval-0")
+    )
+    assert claim.caveats == ("The run took the model of eval-0, none of those evaluated after it.",)
+    assert not said(stage("eval-0", reward=reward(0.8)), StageRun("peak", chosen="eval-0")).caveats
+
+
+def test_a_reward_model_is_spoken_of_by_what_it_found_on_held_out_rows():
+    metrics = {"train/accuracy": Figure(1.0), "eval_accuracy": Figure(0.917, 0.646, 0.985, 12)}
+    model = StageRun("reward", "reward", metrics=metrics)
+    assert plain(said(model)) == (
+        "eval_accuracy of reward is 0.917 (95 % interval 0.646 to 0.985, n = 12) on held-out rows; "
+        "no evaluation compares it with another."
+    )
+    assert said(model).tone == "none"
+    for run in ((model, StageRun("ppo", "ppo")), (StageRun("reward", "reward"),), ()):
+        assert said(*run).sentence.startswith("No evaluation was recorded")

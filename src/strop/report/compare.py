@@ -7,7 +7,6 @@ runs were evaluated on the same ones.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +18,7 @@ from strop.report.charts import MAX_SERIES, Chart, Series, line_chart
 from strop.report.curves import kind_of, plots_of
 from strop.report.evaluation import Block, block_of, common_headline, row_of, sided
 from strop.report.page import Limits, fitted, write
+from strop.report.pairs import keyed, value_of
 from strop.report.read import read_run
 from strop.report.records import Event, Figure, Run, Sampled, StageRun
 from strop.report.rounds import Trained, trained
@@ -28,7 +28,6 @@ from strop.report.speed import phases_of
 from strop.report.tables import slug
 from strop.report.text import duration, first_line
 from strop.report.verdict import Claim, alerts, evaluated, last_evaluated, state_sentence, verdict
-from strop.types import content_to_json
 
 FEWEST, MOST = 2, MAX_SERIES
 LETTERS = "ABCDEFGH"
@@ -66,7 +65,9 @@ class Side:
 class Judged:
     """One evaluation that several runs have, or the last of each.
 
-    Attributes: stages: each run's. paired: differences to the first run that has it, on the same prompts.
+    Attributes:
+        stages: each run's. paired: differences to the first run that has it, on the same prompts.
+        other_data: whether it is known that they were not all evaluated on the same rows.
     """
 
     stage: str
@@ -74,6 +75,7 @@ class Judged:
     stages: tuple[str, ...]
     plain: Block
     paired: Block
+    other_data: bool
 
 
 def write_comparison(run_dirs: Sequence[Path], to: Path | None = None) -> Path:
@@ -164,34 +166,27 @@ def _judged(name: str, stages: Sequence[tuple[Side, StageRun]]) -> Judged:
     plain = block_of([row_of(m, [s.metrics.get(m) for _, s in stages]) for m in ordered])
     samples = [side.run.samples.get(stage.name, ()) for side, stage in stages]
     sides, names = tuple(side for side, _ in stages), tuple(stage.name for _, stage in stages)
-    return Judged(name, sides, names, plain, _paired(samples))
+    rows = {(s.data.sha256, s.data.kept) for _, s in stages if s.data and s.data.sha256}
+    return Judged(name, sides, names, plain, _paired(samples), len(rows) > 1)
 
 
 def _paired(samples: Sequence[Sequence[Sampled]]) -> Block:
     """Each run's rewards less the first one's, prompt by prompt."""
     from strop.evaluate.statistics import paired  # imports numpy, which a report of one run does without
 
-    keyed = [{_key(group): group for group in groups} for groups in samples]
-    names = dict.fromkeys(name for group in keyed[0].values() for answer in group.answers for name in answer.rewards)
+    sides = [keyed(groups) for groups in samples]
+    names = dict.fromkeys(name for group in sides[0].values() for answer in group.answers for name in answer.rewards)
     rows = []
     for name in ("score", *names):
         figures: list[Figure | None] = []
-        for other in keyed[1:]:
-            shared = [key for key in keyed[0] if key in other]
-            values = [[_values(one[key], name) for key in shared] for one in (other, keyed[0])]
+        for other in sides[1:]:
+            shared = [key for key in sides[0] if key in other]
+            values = [[[value_of(a, name) for a in one[key].answers] for key in shared] for one in (other, sides[0])]
             found = paired(values[0], values[1]) if shared else None
             figures.append(Figure(found.value, found.low, found.high, found.n) if found and found.n else None)
         if any(figure is not None for figure in figures):
             rows.append(row_of(name, figures))
     return block_of(rows)
-
-
-def _key(group: Sampled) -> str:
-    return json.dumps(content_to_json(group.prompt))
-
-
-def _values(group: Sampled, name: str) -> list[float | None]:
-    return [answer.score if name == "score" else answer.rewards.get(name) for answer in group.answers]
 
 
 def _hero(judged: Judged) -> Chart | None:

@@ -87,8 +87,10 @@ def _hash(source: str) -> str:
 def write(path: Path, page: bytes) -> Path:
     """Replace a file at once, so that a reader sees all of the old page or all of the new; its path.
 
-    Raises: ValueError if its folder is not there.
+    Raises: ValueError if its folder is not there, or the path is a folder itself.
     """
+    if path.is_dir():
+        raise ValueError(f"--to {path}: a folder; name a file in it, as {path / 'report.html'}")
     if not path.parent.is_dir():
         raise ValueError(f"--to {path}: {path.parent} is no folder; make it first")
     part = path.with_name(path.name + ".part")

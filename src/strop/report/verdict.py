@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from strop.report.records import Event, Figure, Run, StageRun
+from strop.report.pairs import paired_difference
+from strop.report.records import Event, Figure, Run, Sampled, StageRun
 from strop.report.text import duration, moment, number, signed
 
 Tone = Literal["better", "worse", "unclear", "none"]
@@ -22,6 +23,12 @@ HEADLINES = ("reward", "reward/mean", "accuracy", "*accuracy", "pass@1", "pass@*
 
 HACKING = ("held_out_falls", "phrase", "length", "test_gap")
 """Alarms that mean reward hacking."""
+
+SCORERS = ("reward", "refresh", "process")
+"""Stages that leave a model which scores."""
+
+HELD_OUT = ("eval_first_error_accuracy", "eval_accuracy", "accuracy")
+"""What such a model is worth on held-out rows, the most telling first."""
 
 NOT_HEADLINES = ("*/std", "*_std")
 
@@ -58,7 +65,11 @@ def _position(run: Run) -> str:
 
 def verdict(run: Run) -> Claim:
     """The claim about quality, and what qualifies it."""
-    claim = _claim(evaluated(run.stages), last_evaluated(run))
+    stages, last = evaluated(run.stages), last_evaluated(run)
+    claim = _claim(stages, last, run.samples) if last is not None else _of_scorer(run.stages)
+    if last is not None and last.name == chosen_of(run) and last is not stages[-1]:
+        taken = f"The run took the model of {last.name}, none of those evaluated after it."
+        claim = replace(claim, caveats=(*claim.caveats, taken))
     if run.state == "finished" or claim.tone == "none":
         return claim
     unfinished = "The run did not finish; the verdict is on what it had reached."
@@ -77,16 +88,24 @@ def last_evaluated(run: Run) -> StageRun | None:
     return next((s for s in stages if s.name == chosen), None) or next(reversed(spoken or stages), None)
 
 
-def _claim(stages: Sequence[StageRun], last: StageRun | None) -> Claim:
-    """From the start to the end, on the same data; where the end is worse than what it began from, that first."""
-    if last is None:
+def _of_scorer(stages: Sequence[StageRun]) -> Claim:
+    """Without an evaluation: what a reward model that the run ends with found on rows it was not trained on."""
+    last = stages[-1] if stages else None
+    name = next((n for n in HELD_OUT if n in last.metrics and math.isfinite(last.metrics[n].value)), "") if last else ""
+    if last is None or last.kind not in SCORERS or not name:
         return Claim("none", "No evaluation was recorded, so nothing is claimed about quality.")
+    found = with_interval(last.metrics[name])
+    return Claim("none", f"{name} of {last.name} is {found} on held-out rows; no evaluation compares it with another.")
+
+
+def _claim(stages: Sequence[StageRun], last: StageRun, samples: Mapping[str, Sequence[Sampled]]) -> Claim:
+    """From the start to the end, on the same data; where the end is worse than what it began from, that first."""
     changes = {k.removeprefix("delta/"): v for k, v in last.metrics.items() if k.startswith("delta/")}
     paired = headline(changes, last.rewards)
     first, name = _start(stages, last, paired)
     step = _paired(paired, last) if paired else None
     if first is not None and not (paired and _stands_for(compared_with(last), first)):
-        whole = _unpaired(name, first, last)
+        whole = _whole(name, first, last, samples)
         if step is None:
             return whole
         lead, other = (step, whole) if step.tone == "worse" else (whole, step)
@@ -140,10 +159,14 @@ def _paired(name: str, stage: StageRun) -> Claim:
     return _compared(stage.metrics[f"delta/{name}"], start, f"{other} on the same prompts")
 
 
-def _unpaired(name: str, first: StageRun, last: StageRun) -> Claim:
-    delta = difference(first.metrics[name], last.metrics[name])
-    start = f"{name} in {last.name} is {number(last.metrics[name].value, 3)}, "
-    return _compared(delta, start, f"{first.name}’s {number(first.metrics[name].value, 3)}")
+def _whole(name: str, first: StageRun, last: StageRun, samples: Mapping[str, Sequence[Sampled]]) -> Claim:
+    """The last evaluation against the first, paired by prompt where the answers of all prompts of both are there."""
+    before, after = first.metrics[name], last.metrics[name]
+    start, other = f"{name} in {last.name} is {number(after.value, 3)}, ", f"{first.name}’s {number(before.value, 3)}"
+    paired = paired_difference(samples.get(first.name, ()), samples.get(last.name, ()), name)
+    if paired is not None and paired.n == before.n == after.n:
+        return _compared(paired, start, f"{other} on the same prompts")
+    return _compared(difference(before, after), start, other)
 
 
 def _compared(delta: Figure, start: str, other: str) -> Claim:
