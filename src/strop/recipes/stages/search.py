@@ -57,7 +57,7 @@ def run(stage: SearchStage, context: Context) -> StageResult:
         began = time.perf_counter()
         found = search(chunk, first)
         chosen = {name: figure.value for name, figure in chosen_measures(found, truth_of(stage), 0).items()}
-        return found, {**chosen, "seconds": time.perf_counter() - began}
+        return found, {**chosen, "phase/sampling_s": time.perf_counter() - began}
 
     context.begin({"model": context.model, "prompts": f"{len(prompts.groups)}, {_told(method)}"})
     context.phase("sampling")

@@ -47,7 +47,7 @@ def run(stage: StepsStage, context: Context) -> StageResult:
             chunk = _solved(chunk, solve, first * stage.num_samples, chat)
         found = label(label.score(chunk), 1 + first)
         values = {name: figure.value for name, figure in label_measures(found, stage.right_above, 0).items()}
-        return found, {**values, "seconds": time.perf_counter() - began}
+        return found, {**values, "phase/sampling_s": time.perf_counter() - began}
 
     count = f"{stage.num_samples} sampled" if stage.solutions == "sampled" else "given"
     words = f"{len(groups)} with {count} solutions, {stage.num_continuations} continuations a step"
