@@ -12,11 +12,11 @@ import pytest
 
 from strop.recipes import artifacts
 from strop.recipes.display import make
-from strop.recipes.settings import EvaluateStage
+from strop.recipes.settings import EvaluateStage, Recipe
 from strop.recipes.shipping import gate as gates
 from strop.recipes.shipping.gate import Gate, judge, rival_of
 from strop.recipes.shipping.left import Left, read_left, subject_of
-from strop.recipes.shipping.ship import settings_of
+from strop.recipes.shipping.ship import on_this_machine, settings_of
 from strop.types import Completion, Group
 
 NUM = 100
@@ -306,3 +306,34 @@ def test_json_says_it_all(made_up: Any) -> None:
     said = json.loads(json.dumps(gate_of(made_up.run).to_json()))
     assert said["passed"] is False and said["outcomes"][0]["change"]["n"] == NUM
     assert said["outcomes"][0]["verdict"] == "fail" and said["reasons"] and said["alarms"] == []
+
+
+@pytest.mark.parametrize("pair", ["seed=1", "runs=x", "template=chatml", "evaluation.data=x", "name=x", "stages=[]"])
+def test_what_the_run_decided_is_no_setting_of_ship(made_up: Any, pair: str) -> None:
+    made_up.whole(values(0.5), values(0.9))
+    key = pair.partition("=")[0].partition(".")[0]
+    with pytest.raises(ValueError, match=f"^{key}: is the run's, and ship cannot change it"):
+        gate_of(made_up.run, pair)
+
+
+def test_another_machine_than_the_runs(made_up: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sampled for the gate is sampled as the command says, with the run's seed and template."""
+    made_up.whole(values(0.5), values(0.9))
+    config = made_up.run / "config.yaml"
+    config.write_text(config.read_text().replace("template: null", "template: r1-zero").replace("seed: 0", "seed: 5"))
+    left = on_this_machine(read_left(made_up.run), ["device=cpu", "margin=0.1", "threads=2", "precision=bf16"])
+    asked: list[Recipe] = []
+
+    def perform(recipe: Recipe, folder: Path, **more: Any) -> Any:
+        asked.append(recipe)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gates, "perform", perform)
+    settings, _ = settings_of(left, subject_of(left, None), [f"data={made_up.folder}/test.jsonl", "rewards=number"])
+    with pytest.raises(KeyboardInterrupt):
+        judge(subject_of(left, None), settings, made_up.run / "c", rival=None, show=lambda: make("quiet"))
+    (recipe,) = asked
+    assert (recipe.device, recipe.threads, recipe.precision) == ("cpu", 2, "bf16")
+    assert (recipe.seed, recipe.template) == (5, "r1-zero")
+    with pytest.raises(ValueError, match="precision: expected one of"):
+        on_this_machine(left, ["precision=fp8"])

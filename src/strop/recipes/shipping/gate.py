@@ -230,6 +230,7 @@ def _ask(
     recipe = Recipe(
         name="checks",
         seed=shared.seed,
+        template=shared.template,
         threads=shared.threads,
         device=shared.device,
         precision=shared.precision,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from strop.recipes.context import Interrupted
 from strop.recipes.display import Display
 from strop.recipes.kinds.ship import HELD_BACK
 from strop.recipes.preflight import check_inputs
-from strop.recipes.settings import ShipStage
+from strop.recipes.settings import ShipStage, Written
 from strop.recipes.shipping.card import Card, as_json, readme
 from strop.recipes.shipping.folder import Folder, check_adapter, check_target, make, parameters_in, size_of
 from strop.recipes.shipping.gate import Gate, Rival, judge, rival_of
@@ -24,6 +24,8 @@ from strop.train.metrics import write_json
 
 GATE, CHECKS = "gate.json", "checks"
 """What the gate found, and the evaluations that were made for it, below `RUN/ship` or the stage's folder."""
+MACHINE = ("device", "precision", "threads")
+"""Settings of a run that may be others where it ships."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def ship(run_dir: Path, pairs: Sequence[str], wish: Wish, show: Callable[[], Dis
     Args: pairs: settings of a ship stage as key=value. show: makes the display of evaluations that must be made.
     Raises: ValueError for a run, setting or model that cannot be shipped; KeyboardInterrupt when asked to stop.
     """
-    left = read_left(run_dir)
+    left = on_this_machine(read_left(run_dir), pairs)
     with rundir.locked(run_dir.resolve()):
         subject = subject_of(left, wish.stage)
         settings, rival = settings_of(left, subject, pairs)
@@ -143,9 +145,10 @@ def settings_of(left: Left, subject: Subject, pairs: Sequence[str]) -> tuple[Shi
     rest = [text for text in pairs if not text.startswith("against=")]
     if any(text.startswith("model=") for text in rest):
         raise ValueError("model: is the run's; name the stage that left it, as --stage sft")
-    shared = left.recipe
-    base = {"name": "ship", "kind": "ship", "model": str(subject.model), "seed": shared.seed, "threads": shared.threads}
-    recipe = load_recipe({**base, "device": shared.device, "precision": shared.precision}, rest)
+    for key in dict.fromkeys(_key(text) for text in rest):
+        if key in {"kind", *(field.name for field in fields(Written))} - {*MACHINE}:
+            raise ValueError(f"{key}: is the run's, and ship cannot change it; leave it out")
+    recipe = load_recipe({"name": "ship", "kind": "ship", "model": str(subject.model), "seed": left.recipe.seed}, rest)
     check_inputs(recipe)
     (stage,) = recipe.stages
     assert isinstance(stage, ShipStage)
@@ -153,6 +156,22 @@ def settings_of(left: Left, subject: Subject, pairs: Sequence[str]) -> tuple[Shi
     if rival is not None and rival.hash == subject.hash:
         raise ValueError(f"against={named[-1]}: is the very model that is to ship; name another")
     return stage, rival
+
+
+def on_this_machine(left: Left, pairs: Sequence[str]) -> Left:
+    """The run with the device, precision and threads that `key=value` name, for what is computed now.
+
+    Raises: ValueError with everything that is wrong of them.
+    """
+    run = left.recipe
+    base = {"name": "ship", "kind": "ship", "model": str(left.run_dir), **{key: getattr(run, key) for key in MACHINE}}
+    said = load_recipe(base, [text for text in pairs if _key(text) in MACHINE])
+    return replace(left, recipe=replace(run, device=said.device, precision=said.precision, threads=said.threads))
+
+
+def _key(pair: str) -> str:
+    """The first name of `a.b=value`."""
+    return pair.partition("=")[0].partition(".")[0].partition("[")[0].strip()
 
 
 def standing(stage: ShipStage, left: Left) -> ShipStage:
