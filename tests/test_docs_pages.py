@@ -69,7 +69,7 @@ def test_every_recipe_has_a_page_that_runs_it_and_stands_in_the_index() -> None:
 
 
 def test_each_method_s_page_has_its_parts() -> None:
-    parts = ("## When", "## What it computes", "## Settings", "## Pitfalls", "## Watch", "## Source")
+    parts = ("## When", "## Data", "## What it computes", "## Settings", "## Pitfalls", "## Watch", "## Source")
     for page in ROOT.glob("docs/methods/*.md"):
         text = page.read_text("utf-8")
         if re.search(r"^Recipes?: `", text, re.MULTILINE):
