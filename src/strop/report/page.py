@@ -34,7 +34,7 @@ class Limits:
 
 
 LADDER = (
-    Limits(points=400, plots=24, prompts=50, characters=2400),
+    Limits(points=400, plots=32, prompts=50, characters=2400),
     Limits(points=240, plots=18, prompts=50, characters=1200),
     Limits(points=160, plots=12, prompts=50, characters=600),
     Limits(points=80, plots=12, prompts=50, characters=300),
