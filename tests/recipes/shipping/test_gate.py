@@ -293,6 +293,8 @@ def test_settings_are_checked(made_up: Any) -> None:
     }.items():
         with pytest.raises(ValueError, match=words):
             gate_of(made_up.run, pair)
+    with pytest.raises(ValueError, match="gguf: converts whole models, and adapter=apart ships none"):
+        gate_of(made_up.run, "gguf=f16", "adapter=apart")
 
 
 def test_a_rival_of_a_run(made_up: Any) -> None:

@@ -86,6 +86,8 @@ def test_a_better_model_ships_with_a_card(made_up: Any, told: dict[str, Any], tm
     row = "| held-out | number | 0.500 [0.404, 0.596] | 0.900 [0.826, 0.945] | +0.400 [+0.310, +0.500] |"
     assert row in card.text and "| held-out | exact |" in card.text, "watched rewards are shown, too"
     assert "- Safety was not evaluated." in card.text and "in transformers 5.0 alone" in card.text
+    assert "    strop run recipe.yaml\n" in card.text
+    assert (tmp_path / "out/recipe.yaml").read_text() == (made_up.run / "config.yaml").read_text()
     assert told["groups"] == 100 and told["asked"] == [(f".out.{folder.os.getpid()}.part", None)]
 
 

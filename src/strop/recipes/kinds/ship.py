@@ -68,7 +68,7 @@ class ShipStage:
         data, rewards, num_samples, sampling: an evaluation to judge by in place of the run's own.
         safety, capability: further sets, each with a margin or a floor of its own.
         adapter: fold a trained adapter into the weights, or ship it apart from its base model.
-        gguf: also convert with llama.cpp, to weights of this type.
+        gguf: also convert with llama.cpp, to weights of this type; not with `adapter: apart`.
     """
 
     takes: ClassVar[tuple[str, ...]] = ()
@@ -96,6 +96,8 @@ class ShipStage:
     def problems(self) -> Found:
         """Limits that are none, sets that nothing could be asked of, and two of one name."""
         yield from limits(self.margin, None)
+        if self.gguf and self.adapter == "apart":
+            yield ("gguf",), "converts whole models, and adapter=apart ships none; leave one of the two out"
         if self.data is not None:
             asked = EvaluateStage(
                 data=self.data, rewards=self.rewards, num_samples=self.num_samples, sampling=self.sampling

@@ -26,6 +26,8 @@ from strop.recipes.shipping.serving import commands
 
 HUB = re.compile(r"[\w.-]+/[\w.-]+\Z")
 """What a hub's name looks like."""
+RECIPE = "recipe.yaml"
+"""The run's config.yaml in the folder: every setting, whatever file or call the command named."""
 SHORT = 12
 """Digits of a hash that a table shows; ship.json has all of them."""
 TRAINED = ("data", "old")
@@ -346,8 +348,17 @@ def _overlap(asked: Asked) -> Iterator[str]:
 
 def _again(card: Card) -> list[str]:
     lines = ["## Again", "", f"strop {__version__}, seed {card.left.recipe.seed}. Trained by", ""]
-    lines += [f"    {card.run_command}", "", "shipped by", "", f"    {card.command}", ""]
-    return [*lines, "Hashes, figures and settings in full: `ship.json`, and `config.yaml` of the run."]
+    lines += [
+        f"    {card.run_command}",
+        "",
+        "which is, with every setting written out,",
+        "",
+        f"    strop run {RECIPE}",
+        "",
+    ]
+    lines += ["where the models and data of its paths are those of the hashes above; shipped by", ""]
+    lines += [f"    {card.command}", ""]
+    return [*lines, "Hashes and figures in full: `ship.json`."]
 
 
 # Pieces.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from strop.recipes.display import Display
 from strop.recipes.kinds.ship import HELD_BACK
 from strop.recipes.preflight import check_inputs
 from strop.recipes.settings import ShipStage, Written
-from strop.recipes.shipping.card import Card, as_json, readme
+from strop.recipes.shipping.card import RECIPE, Card, as_json, readme
 from strop.recipes.shipping.folder import Folder, check_adapter, check_target, make, parameters_in, size_of
 from strop.recipes.shipping.gate import Gate, Rival, judge, rival_of
 from strop.recipes.shipping.gguf import require_converter
@@ -124,12 +125,13 @@ def check_export(subject: Subject, settings: ShipStage, target: Path) -> None:
 
 
 def export(subject: Subject, settings: ShipStage, gate: Gate, target: Path, *, forced: bool, command: str) -> Folder:
-    """Make the folder with its card, ship.json and Modelfile."""
+    """Make the folder with its card, ship.json, the run's recipe and Modelfile."""
 
     def finish(part: Path, made: Folder) -> None:
         card = Card(target.name, subject, settings, gate, made, forced, command)
         (part / "README.md").write_text(readme(card), "utf-8")
         write_json(part / "ship.json", as_json(card))
+        shutil.copyfile(subject.left.run_dir / "config.yaml", part / RECIPE)
         (part / "Modelfile").write_text(modelfile(made.base, made.gguf, made.stops, made.template), "utf-8")
 
     prompts = [group for asked in gate.asked if asked.question.stage.rewards for group in asked.ours]
