@@ -267,6 +267,8 @@ def test_an_unknown_stage_or_variant_names_those_there_are(tmp_path: Path) -> No
     assert found.startswith("dpoo: unknown; did you mean dpo? known: sft, dpo, ")
     [found] = problems(ref, ["rewards=number"])
     assert found.startswith("rewards: unknown; begin with a stage's name, as eval.rewards; known: sft, dpo, ")
+    [found] = problems(ref, ["eval=null"])
+    assert found == "eval: is a stage; say which setting, as eval.data=FILE"
     [found] = problems(ref, ["colour=red"])
     assert found.startswith("colour: unknown; known: sft, dpo, ")
     [found] = problems("dpo", [*GIVEN, "objective=dpoo"])

@@ -372,6 +372,19 @@ def test_a_wrong_setting_is_said_once_for_all_rounds() -> None:
     assert found == "stages[0].stages[0].training.batch_size: must be at least 1, got 0"
 
 
+def test_a_name_that_no_stage_has_is_said_once_for_all_rounds() -> None:
+    [found] = problems(recipe(block({**SAMPLE, "model": "@dop"}, {**DPO, "data": "@sample", "model": "@dpo"})))
+    assert found == (
+        "stages[0].stages[0].model: @dop: no stage of that name; did you mean @dpo? there are: sample, dpo"
+    )
+    [found] = problems(recipe(SFT, block({**DPO, "model": "@dpo"}), {**GRPO, "model": "@sft-1"}))
+    assert found == "stages[2].model: @sft-1: no earlier stage of that name; earlier stages: sft, dpo-1, dpo-2, dpo-3"
+
+
+def test_without_stages_no_more_is_said() -> None:
+    assert problems(recipe(optional=["sft"], evaluation=EVALUATION)) == ["stages: no stages; a recipe has at least one"]
+
+
 def test_rounds_do_not_nest_and_need_their_number() -> None:
     [found] = problems(recipe(block(block(SFT, name="inner"))))
     assert found.startswith("stages[0].stages[0].kind: rounds hold no rounds; allowed: sft")

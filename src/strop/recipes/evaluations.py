@@ -31,7 +31,7 @@ WRITERS = ("sft", "preference", "unpaired", "rl", "ppo", "online", "average", "b
 def evaluated(recipe: Written, evaluation: EvaluateStage, steps: Sequence[Step], problems: Problems) -> list[Step]:
     """The steps with an evaluation before the first one that trains, and behind each that leaves a writing model."""
     writers = [step.stage for step in steps if step.stage is not None and step.stage.kind in WRITERS]
-    if not writers and all(step.stage is not None for step in steps):
+    if not writers and steps and all(step.stage is not None for step in steps):
         problems.append((("evaluation",), "no stage leaves a model that writes text, so there is nothing to evaluate"))
     if not writers:
         return list(steps)

@@ -7,15 +7,17 @@ without `optional`, `evaluation` and `repeat`; a run directory's config.yaml has
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from functools import partial
 
-from strop.recipes.artifacts import own_model, renamed
+from strop.recipes.artifacts import named, own_model, renamed
 from strop.recipes.evaluations import compared, evaluated
 from strop.recipes.leaving import forgetting, kept_of, unfed, unscored, without_data
 from strop.recipes.repeats import unrolled
 from strop.recipes.settings import Repeat, Stage, Written
-from strop.recipes.steps import Block, Entry, Expanded, changed, entry_of, flat, with_stage
+from strop.recipes.steps import Block, Entry, Expanded, changed, entry_of, flat, source, with_stage
 from strop.recipes.yaml12 import Path
 
 OWN = "@model"
@@ -61,7 +63,7 @@ def _own(model: str | None, stage: Stage) -> Stage:
 def _unknown(recipe: Written, entries: Sequence[Entry]) -> Iterator[tuple[Path, str]]:
     """Names of stages that there are none of, and rounds that are none."""
     names = [step.name for step in flat(entries)]
-    for place, text in enumerate(recipe.optional):
+    for place, text in enumerate(recipe.optional if names else ()):
         name, _, key = text.partition(".")
         if name not in names and "" not in names:
             yield ("optional", place), f"{name}: no stage of that name; there are: {', '.join(names)}"
@@ -70,6 +72,7 @@ def _unknown(recipe: Written, entries: Sequence[Entry]) -> Iterator[tuple[Path, 
             known = ", ".join((*stage.models, *stage.datasets))
             yield ("optional", place), f"{text}: no model and no data of that stage; there are: {known}"
     for block in [entry for entry in entries if isinstance(entry, Block)]:
+        yield from _nowhere(block, names)
         inner = [step.name for step in block.steps]
         if block.settings.times < 1:
             yield (*block.written, "times"), f"must be at least 1, got {block.settings.times}"
@@ -77,3 +80,19 @@ def _unknown(recipe: Written, entries: Sequence[Entry]) -> Iterator[tuple[Path, 
             yield (*block.written, "name"), f"{block.settings.name!r} is a stage's name already"
         for name in [name for name in block.settings.first if name not in inner]:
             yield (*block.written, "first", name), f"no stage of the block is called so; there are: {', '.join(inner)}"
+
+
+def _nowhere(block: Block, names: Sequence[str]) -> Iterator[tuple[Path, str]]:
+    """Models and data of a block's stages by names that no stage of the recipe has, whatever the round."""
+    for step in block.steps if "" not in names else ():
+        for path, text in named(step.stage) if step.stage is not None else ():
+            name = source(text)
+            if (
+                name
+                and text != OWN
+                and path[0] != "among"
+                and re.sub(r"^eval-|-\d+$", "", name) not in (*names, "start")
+            ):
+                near = get_close_matches(name, names, 1)
+                hint = f"did you mean @{near[0]}? " if near else ""
+                yield (*step.written, *path), f"{text}: no stage of that name; {hint}there are: {', '.join(names)}"

@@ -20,6 +20,8 @@ from strop.recipes.sources import Problem
 from strop.recipes.yaml12 import Path
 
 ROOT = shape_of(Written)
+EXAMPLES = {"training.steps": "100", "data": "FILE", "model": "MODEL", "times": "3"}
+"""Settings of which most kinds of stages have one, to show how an override names one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +169,11 @@ class Layers:
         if isinstance(first, str) and first in places:
             if len(parts) > 1 or whole:
                 return (*places[first], *parts[1:])
-            text = f"is a stage; say which setting, as {first}.training.steps=100"
+            keys = self._stage_keys(places[first])
+            example = next(
+                (f"{key}={value}" for key, value in EXAMPLES.items() if key.partition(".")[0] in keys), "name=x"
+            )
+            text = f"is a stage; say which setting, as {first}.{example}"
             self.problems.append(Problem(mark.where, first, text))
             return None
         known = [*(n for n in places if n), *RECIPE_KEYS]
