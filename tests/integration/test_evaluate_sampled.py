@@ -138,7 +138,9 @@ def test_the_kl_to_a_reference_both_ways(tiny: Any, tmp_path: Path) -> None:
     assert ratios == pytest.approx(lengths)
 
 
-def test_a_reference_needs_samples_and_the_same_tokens(tiny: Any, tmp_path: Path) -> None:
+def test_a_reference_needs_samples_and_the_same_tokens(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     base = tiny.path("base")
     for sampling in ({"temperature": 0.0}, {"temperature": 1.0, "top_p": 0.9}):
         with pytest.raises(strop.RecipeError, match="drawn from the whole distribution"):
@@ -152,8 +154,23 @@ def test_a_reference_needs_samples_and_the_same_tokens(tiny: Any, tmp_path: Path
     first, second = list(vocab)[-2:]
     vocab[first], vocab[second] = vocab[second], vocab[first]
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    monkeypatch.setattr("strop.recipes.stages.evaluate_sampled.evaluate_samples", sampled_in_vain)
     with pytest.raises(ValueError, match="has another vocabulary than"):
         strop.run(tiny.recipe(tmp_path / "runs", stage(tiny, "eval", base, reference=str(other))), display="quiet")
+
+
+def sampled_in_vain(*_: Any) -> None:
+    raise AssertionError("sampled, though what it is held against cannot be used")
+
+
+def test_answers_to_other_prompts_are_refused_before_sampling(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "others.jsonl").write_text(json.dumps({"prompt": "Who?", "completion": "I."}) + "\n")
+    monkeypatch.setattr("strop.recipes.stages.evaluate_sampled.evaluate_samples", sampled_in_vain)
+    one = stage(tiny, "eval", tiny.path("base"), against=str(tmp_path / "others.jsonl"))
+    with pytest.raises(ValueError, match="eval.against: .*others.jsonl answers none of this stage's 12 rows"):
+        strop.run(tiny.recipe(tmp_path / "runs", one), display="quiet")
 
 
 def test_several_samples_subsets_and_what_the_model_was_trained_on(tiny: Any, small_runs: Any, tmp_path: Path) -> None:

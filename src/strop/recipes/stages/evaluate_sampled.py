@@ -60,6 +60,9 @@ def sampled(stage: EvaluateStage, settings: Data, data: Loaded, context: Context
     """Answers of the stage's model to the rows' prompts, and all that is asked about them."""
     if stage.rewards:
         load_rewards(stage.rewards)
+    if "reference" in context.models:
+        _check_vocabulary(context.models["reference"], stage, context)
+    earlier = () if stage.against is None else _answered(stage.against, data.groups, context)
     own = _answers(context.model, stage, settings, data.groups, context)
     opponents: Opponents = {}
     if "baseline" in context.models:
@@ -68,7 +71,7 @@ def sampled(stage: EvaluateStage, settings: Data, data: Loaded, context: Context
         own = own.only({group.origin for group in other.groups})  # its tokenizer may leave no room for some
         opponents = dict(enumerate(other.groups))
     elif stage.against is not None:
-        opponents = _earlier(stage, stage.against, own.groups, context)
+        opponents = _earlier(stage, stage.against, earlier, own.groups, context)
     if "reference" in context.models:
         own = _with_kl(own, context.models["reference"], stage, context)
     figures: dict[str, Measure] = {}
@@ -124,13 +127,24 @@ Opponents = Mapping[int, Group]
 """The other model's answers to our prompts, by the place of ours."""
 
 
-def _earlier(stage: EvaluateStage, settings: Data, groups: Sequence[Group], context: Context) -> Opponents:
+def _answered(settings: Data, groups: Sequence[Group], context: Context) -> Sequence[Group]:
+    """The rows of `against` that hold answers, read before anything is sampled.
+
+    Raises: ValueError if they answer none of our prompts.
+    """
+    found = read_groups(settings, context)
+    answered = [group for group in found.groups if group.completions and TASK not in group.row]
+    _check_matched(len(matched(groups, answered)), len(groups), settings, context)
+    return answered
+
+
+def _earlier(
+    stage: EvaluateStage, settings: Data, answered: Sequence[Group], groups: Sequence[Group], context: Context
+) -> Opponents:
     """The answers of `against` to our prompts, scored by the same rewards.
 
     Raises: ValueError if it answers none of them.
     """
-    found = read_groups(settings, context)
-    answered = [group for group in found.groups if group.completions and TASK not in group.row]
     places = matched(groups, answered)
     say_matched(len(places), len(groups), settings, context)
     theirs = [replace(answered[j], row={**answered[j].row, **groups[i].row}) for i, j in places]
@@ -152,14 +166,18 @@ def _weighed(group: Group, weights: Mapping[str, float]) -> Group:
 
 def say_matched(num: int, of: int, settings: Data, context: Context) -> None:
     """Say how many of our rows are among those of `against`. Raises: ValueError if none is."""
+    _check_matched(num, of, settings, context)
+    if num < of:
+        text = f"{num} of {rows_of(of)} are answered in {settings.path} too; differences rest on those"
+        context.event("note", text)
+
+
+def _check_matched(num: int, of: int, settings: Data, context: Context) -> None:
     if not num:
         raise ValueError(
             f"{context.name}.against: {settings.path} answers none of this stage's {rows_of(of)}; name answers to the "
             "same prompts, or a model to ask, as baseline=MODEL"
         )
-    if num < of:
-        text = f"{num} of {rows_of(of)} are answered in {settings.path} too; differences rest on those"
-        context.event("note", text)
 
 
 def _differences(own: Evaluation, opponents: Opponents, seed: int) -> dict[str, Measure]:
@@ -238,19 +256,20 @@ def _marked(completion: Completion, told: Preference) -> Completion:
 # The reference.
 
 
-def _with_kl(own: Evaluation, path: str, stage: EvaluateStage, context: Context) -> Evaluation:
-    """Every answer with its KL to the reference: whole vocabulary, one draw, and a token; nats.
-
-    Raises: ValueError if the reference writes with other tokens.
-    """
-    began = time.perf_counter()
-    context.phase("evaluating")
+def _check_vocabulary(path: str, stage: EvaluateStage, context: Context) -> None:
+    """Raises ValueError if the reference writes with other tokens."""
     ours, theirs = (load_tokenizer(p).get_vocab() for p in (context.model, path))
     if ours != theirs:
         raise ValueError(
             f"{stage.name}.reference: {path} has another vocabulary than {context.model}, so there is no KL between "
             "them; name a model of the same family, or leave reference out"
         )
+
+
+def _with_kl(own: Evaluation, path: str, stage: EvaluateStage, context: Context) -> Evaluation:
+    """Every answer with its KL to the reference: whole vocabulary, one draw, and a token; nats."""
+    began = time.perf_counter()
+    context.phase("evaluating")
     model, reference = load_frozen(context.model, context), load_frozen(path, context)
     numbers = _token_numbers(own.groups, model, reference, stage.sampling.temperature)
     ends = list(accumulate((len(group.completions) for group in own.groups), initial=0))
