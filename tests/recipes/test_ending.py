@@ -80,6 +80,16 @@ def test_a_baseline_without_a_column_gives_rows_of_what_changed() -> None:
     assert "rambles                  0.00 [0.00, 0.02] n=197" in text
 
 
+def test_what_a_labeller_said_is_always_told() -> None:
+    rates = {"win_rate/accuracy/wins": figure(0.1), "win_rate/judge": figure(0.5, 0.4, 0.6, n=190)}
+    parts = {"win_rate/judge/wins": figure(0.4), "win_rate/judge/length_controlled": figure(0.45, 0.3, 0.6, n=190)}
+    judged = {**SECOND, "metrics": {**SECOND["metrics"], **rates, **parts}}
+    for stages in ([judged], [FIRST, judged]):
+        text = "\n".join(ending({"stages": stages}))
+        assert "  win_rate/judge " in text and "0.50 [0.40, 0.60] n=190" in text
+        assert "win_rate/judge/length_controlled" in text and "/wins" not in text
+
+
 def test_what_is_too_wide_loses_its_intervals_and_says_so() -> None:
     lines = ending({"stages": [FIRST, SECOND]}, width=60)
     assert "  accuracy                 0.33      0.35" in lines

@@ -114,12 +114,20 @@ def _names(stages: Sequence[Stage]) -> list[str]:
 
 
 def _differences(stage: Stage, stages: Sequence[Stage]) -> list[str]:
-    """Differences to a baseline that no column shows, where there is one."""
+    """Differences to a baseline that no column shows, where there is one, and what a labeller said."""
     inputs = stage.get("inputs", {})
     if _has_column(inputs.get("baseline"), stages) or inputs.get("against", "")[1:] in {s["name"] for s in stages}:
-        return []
+        return _labelled(stage)
     changed = _changed(stage)
-    return [name for name in stage["metrics"] if name.startswith(("delta/", "win_rate/")) and _of(name) in changed]
+    told = [name for name in stage["metrics"] if name.startswith(("delta/", "win_rate/")) and _of(name) in changed]
+    return [*_labelled(stage), *told]
+
+
+def _labelled(stage: Stage) -> list[str]:
+    """Win rates by a judge, rules or scores: no measure of a column tells them."""
+    metrics = stage["metrics"]
+    rates = [n for n in metrics if f"{n}/wins" in metrics and f"delta/{_of(n)}" not in metrics]
+    return [n for rate in rates for n in (rate, f"{rate}/length_controlled") if n in metrics]
 
 
 def _has_column(model: str | None, stages: Sequence[Stage]) -> bool:
