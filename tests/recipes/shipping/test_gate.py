@@ -213,7 +213,7 @@ def test_an_open_alarm_holds_it_back(made_up: Any) -> None:
 
 
 def test_against_a_stage_a_model_and_another_run(
-    made_up: Any, tmp_path: Path, sampled: dict[str, EvaluateStage]
+    made_up: Any, tmp_path: Path, sampled: dict[str, EvaluateStage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made_up.write(
         made_up.evaluation("eval-start", str(made_up.folder / "base")),
@@ -245,6 +245,16 @@ def test_against_a_stage_a_model_and_another_run(
         gate_of(made_up.run, "against=second")
     with pytest.raises(ValueError, match="no such folder"):
         gate_of(made_up.run, "against=./nowhere/at/all")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"against=other/runz: no such run or model's folder; `strop ls`"):
+        gate_of(made_up.run, "against=other/runz")
+
+    def offline(*words: Any) -> Any:
+        raise ValueError("cannot load a causal language model from 'sfft'.")
+
+    monkeypatch.setattr(gates, "_ask", offline)
+    with pytest.raises(ValueError, match=r"from 'sfft'. against=sfft is no stage of the run \(sft, second\), run or"):
+        gate_of(made_up.run, "against=sfft")
 
 
 def test_a_judges_preference_is_judged_too(made_up: Any) -> None:

@@ -104,6 +104,15 @@ def test_a_worse_model_does_not_unless_forced(made_up: Any, told: dict[str, Any]
     assert "worse, and beyond the margin" in card
 
 
+def test_what_nothing_scored_is_no_figure(made_up: Any, told: dict[str, Any], tmp_path: Path) -> None:
+    made_up.whole([None] * 100, [None] * 100)
+    code, text = ship(made_up.run, "--to", "out", "--force")
+    assert code == 0 and "number unscored, margin 0.05: only 0 of 100 prompts have a score on both sides" in text
+    card = (tmp_path / "out/README.md").read_text()
+    assert "nan |" not in card and "model-index" not in card and "| held-out | number | unscored | unscored |" in card
+    assert "- Its answers were never scored on held-out prompts" in card
+
+
 def test_what_transformers_says_otherwise_is_an_error(made_up: Any, told: dict[str, Any], tmp_path: Path) -> None:
     made_up.whole(values(50), values(90))
     told["answers"] = [[5, 9, 3]]

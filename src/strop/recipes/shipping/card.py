@@ -138,7 +138,7 @@ def front_matter(card: Card, licences: Mapping[str, Licence]) -> dict[str, Any]:
         "strop",
         *dict.fromkeys(_method(card.left, entry) for entry in card.stages if _trains(card.left, entry)),
     ]
-    results = [_result(card, outcome) for outcome in card.gate.outcomes if outcome.ours is not None]
+    results = [_result(card, outcome) for outcome in card.gate.outcomes if _scored(outcome)]
     if results:
         found["model-index"] = [{"name": card.name, "results": results}]
     return found
@@ -305,7 +305,7 @@ def _limits(card: Card, licences: Mapping[str, Licence]) -> list[str]:
 
 def limits(card: Card, licences: Mapping[str, Licence]) -> Iterator[str]:
     """What the reader must not take for granted."""
-    if not any(outcome.ours for outcome in card.gate.outcomes):
+    if not any(_scored(outcome) for outcome in card.gate.outcomes):
         yield "Its answers were never scored on held-out prompts: nothing is known of its quality."
     for outcome in card.gate.outcomes:
         if outcome.verdict == "unclear":
@@ -409,9 +409,15 @@ def _cell(text: str) -> str:
     return flat.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
 
 
+def _scored(outcome: Outcome) -> bool:
+    return outcome.ours is not None and outcome.ours.n > 0
+
+
 def _figure(found: Measure | None, sign: str = "") -> str:
     if found is None:
         return ""
+    if not found.n:
+        return "unscored"
     return f"{found.value:{sign}.3f} {_interval(found, sign)}".strip()
 
 

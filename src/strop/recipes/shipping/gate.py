@@ -141,6 +141,8 @@ def rival_of(text: str, left: Left) -> Rival:
         return Rival(Path(text).resolve().name, str(found.model), found.hash, other)
     path = left.path_of(text)
     require_model(path)
+    if "/" in path and not Path(path).expanduser().is_dir() and Path(path).expanduser().parent.is_dir():
+        raise ValueError(f"against={text}: no such run or model's folder; `strop ls` lists the runs")
     return Rival(text, path, artifacts.hash_model(path, left.recipe.seed))
 
 
@@ -166,7 +168,15 @@ def judge(
     missing: dict[str, EvaluateStage] = {}
     for question in questions:
         missing |= _to_ask(question, subject, rival)
-    drawn = _ask(left, missing, folder, show) if missing else {}
+    drawn: Mapping[str, list[Group]] = {}
+    try:
+        drawn = _ask(left, missing, folder, show) if missing else {}
+    except ValueError as error:
+        if rival is None or Path(rival.path).expanduser().is_dir():
+            raise
+        stages = ", ".join(entry["name"] for entry in left.done if "model" in entry.get("artifacts", {}))
+        told = f"against={rival.name} is no stage of the run ({stages}), run or folder, so it was taken for a hub name"
+        raise ValueError(f"{error} {told}") from error
     asked = [_answered(question, subject, rival, drawn) for question in questions]
     found = [outcome for one, theirs in asked for outcome in _outcomes(one, theirs, left.recipe.seed)]
     compared = preferences_of(left, settings, subject.hash, rival.hash if rival else None)
