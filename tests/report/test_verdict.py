@@ -164,6 +164,12 @@ def test_answers_to_the_same_prompts_are_paired():
     assert said(*stages).tone == "better"
 
 
+def test_a_prompt_that_stands_there_twice_is_paired_twice():
+    start, end = (tuple(Sampled("p", s.answers) for s in sampled(v)) for v in ([1, 2, 3, 3, 1], [2, 4, 6, -1, 4]))
+    found = paired_difference(start, end, "accuracy")
+    assert (found.value, found.n) == (1.0, 5)
+
+
 def test_answers_that_are_not_all_there_are_not_paired():
     start, end = sampled([1, 2, 3, 3, 1]), sampled([2, 4, None, -1, 4])
     assert paired_difference(start, end, "accuracy").n == 4

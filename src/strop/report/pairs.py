@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 from strop.report.records import Answer, Figure, Sampled
@@ -13,9 +14,15 @@ FEWEST = 4
 """Prompts below which no interval is given."""
 
 
-def keyed(groups: Sequence[Sampled]) -> dict[str, Sampled]:
-    """The groups by prompt."""
-    return {json.dumps(content_to_json(group.prompt)): group for group in groups}
+def keyed(groups: Sequence[Sampled]) -> dict[tuple[str, int], Sampled]:
+    """The groups by prompt, and by which time it is there: a prompt may stand in the data twice."""
+    seen: Counter[str] = Counter()
+    found = {}
+    for group in groups:
+        prompt = json.dumps(content_to_json(group.prompt))
+        found[prompt, seen[prompt]] = group
+        seen[prompt] += 1
+    return found
 
 
 def value_of(answer: Answer, name: str) -> float | None:
