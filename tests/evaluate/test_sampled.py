@@ -132,6 +132,13 @@ def test_a_graded_reward_is_also_compared_at_equal_length() -> None:
     assert both[name].n == 40 and both[name].value + back[name].value == pytest.approx(1)
 
 
+def test_a_rate_that_equal_lengths_do_not_tell_is_left_out() -> None:
+    ours = evaluation(*([("aaa", i % 5 / 4)] for i in range(40)))
+    theirs = evaluation(*([("aa", i % 3 / 4)] for i in range(40)))
+    both = ours.against(theirs, seed=0)
+    assert both["win_rate/exact"].n == 40 and "win_rate/exact/length_controlled" not in both
+
+
 def test_answers_are_the_same_where_the_reward_reads_the_same() -> None:
     """Two ways of writing 12 outvote one of 13; by their words all three differ."""
     said = [("It is 12.", 1.0), ("12 apples", 1.0), ("13", 0.0), ("14", 0.0)]

@@ -6,6 +6,7 @@ A figure is a column of numbers by prompt, so that its difference to another mod
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -129,7 +130,7 @@ class Evaluation:
             if not (_is_binary(self.values(name)) and _is_binary(other.values(name))):
                 wins["length_controlled"] = length_controlled(list(_meetings(self, other, name)), seed=seed)
             figures.update(win_names(name, wins))
-        return {name: figure for name, figure in figures.items() if figure.n}
+        return {name: figure for name, figure in figures.items() if not math.isnan(figure.value)}
 
     def only(self, origins: Collection[str]) -> Evaluation:
         """The answers to prompts of these origins."""
