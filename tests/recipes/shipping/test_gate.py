@@ -320,6 +320,27 @@ def test_json_says_it_all(made_up: Any) -> None:
     assert said["outcomes"][0]["verdict"] == "fail" and said["reasons"] and said["alarms"] == []
 
 
+def test_the_settings_of_the_runs_own_ship_stage_hold(made_up: Any, sampled: dict[str, EvaluateStage]) -> None:
+    """Judged again, a model is not spared the sets that held it back."""
+    made_up.whole(values(0.5), values(0.9))
+    file = made_up.folder / "test.jsonl"
+    safety = [{"data": str(file), "rewards": [{"name": "number"}], "floor": 0.99}]
+    stage = {"kind": "ship", "name": "gate", "model": "@sft", "margin": 0.2, "safety": safety}
+    base = str(made_up.folder / "base")
+    start, end = made_up.evaluation("eval-start", base), made_up.evaluation("eval-sft", "@sft")
+    made_up.write(start, made_up.sft(model=base), end, {**stage, "against": base})
+    found = gate_of(made_up.run)
+    assert [(o.of, o.limit, o.verdict) for o in found.outcomes] == [
+        ("held-out", 0.2, "pass"),
+        ("safety", 0.99, "fail"),
+    ]
+    assert found.to_json()["against"] == [base] and set(sampled) == {"safety-ours"}
+    other = gate_of(made_up.run, "safety=[]", "margin=0.1")
+    assert other.passed and [o.limit for o in other.outcomes] == [0.1]
+    made_up.write(start, made_up.sft(model=base), end, {**stage, "model": base})
+    assert [o.limit for o in gate_of(made_up.run).outcomes] == [0.05], "a stage for another model says nothing"
+
+
 @pytest.mark.parametrize("pair", ["seed=1", "runs=x", "template=chatml", "evaluation.data=x", "name=x", "stages=[]"])
 def test_what_the_run_decided_is_no_setting_of_ship(made_up: Any, pair: str) -> None:
     made_up.whole(values(0.5), values(0.9))

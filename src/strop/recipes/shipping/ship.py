@@ -13,6 +13,7 @@ from strop.recipes.config import load_recipe
 from strop.recipes.context import Interrupted
 from strop.recipes.display import Display
 from strop.recipes.kinds.ship import HELD_BACK
+from strop.recipes.plain import plain
 from strop.recipes.preflight import check_inputs
 from strop.recipes.settings import ShipStage, Written
 from strop.recipes.shipping.card import RECIPE, Card, as_json, readme
@@ -141,6 +142,8 @@ def export(subject: Subject, settings: ShipStage, gate: Gate, target: Path, *, f
 def settings_of(left: Left, subject: Subject, pairs: Sequence[str]) -> tuple[ShipStage, Rival | None]:
     """The settings that `key=value` say, with no `@name` in them, and what `against` names.
 
+    They are laid over those of the run's own ship stage, if it has one for this model.
+
     Raises: ValueError with everything that is wrong.
     """
     named = [text.partition("=")[2] for text in pairs if text.startswith("against=")]
@@ -150,7 +153,12 @@ def settings_of(left: Left, subject: Subject, pairs: Sequence[str]) -> tuple[Shi
     for key in dict.fromkeys(_key(text) for text in rest):
         if key in {"kind", *(field.name for field in fields(Written))} - {*MACHINE}:
             raise ValueError(f"{key}: is the run's, and ship cannot change it; leave it out")
-    recipe = load_recipe({"name": "ship", "kind": "ship", "model": str(subject.model), "seed": left.recipe.seed}, rest)
+    base: dict[str, Any] = {}
+    if (own := _own_stage(left, subject)) is not None:
+        base = {key: value for key, value in plain(own).items() if key != "against"}
+        named = named or ([own.against] if own.against else [])
+    base |= {"name": "ship", "kind": "ship", "model": str(subject.model), "seed": left.recipe.seed}
+    recipe = load_recipe(base, rest)
     check_inputs(recipe)
     (stage,) = recipe.stages
     assert isinstance(stage, ShipStage)
@@ -158,6 +166,12 @@ def settings_of(left: Left, subject: Subject, pairs: Sequence[str]) -> tuple[Shi
     if rival is not None and rival.hash == subject.hash:
         raise ValueError(f"against={named[-1]}: is the very model that is to ship; name another")
     return stage, rival
+
+
+def _own_stage(left: Left, subject: Subject) -> ShipStage | None:
+    """The run's last ship stage for this model, with no `@name` in its data."""
+    stages = [s for s in left.recipe.stages if isinstance(s, ShipStage) and s.model == f"@{subject.stage}"]
+    return standing(stages[-1], left) if stages else None
 
 
 def on_this_machine(left: Left, pairs: Sequence[str]) -> Left:
