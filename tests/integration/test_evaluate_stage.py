@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -210,3 +211,23 @@ def test_a_reward_model_takes_comparisons_only(tiny: Any, tmp_path: Path) -> Non
     stages = (tiny.reward(steps=1), {"kind": "evaluate", "name": "eval", "model": "@reward", "data": tiny.data("sft")})
     with pytest.raises(ValueError, match="is a reward model, which is asked about comparisons"):
         strop.run(tiny.recipe(tmp_path, *stages), display="quiet")
+
+
+def test_a_reward_model_writes_nothing_and_is_compared_with_its_kind(tiny: Any, tmp_path: Path) -> None:
+    base = tiny.path("base")
+    shutil.copytree(base, tmp_path / "rm")
+    config = json.loads(Path(base, "config.json").read_text())
+    config["architectures"] = ["Qwen3ForSequenceClassification"]
+    (tmp_path / "rm/config.json").write_text(json.dumps(config))
+    rm, pairs = str(tmp_path / "rm"), tiny.data("pairs")
+    wrong: tuple[tuple[dict[str, Any], str], ...] = (
+        (sampled(tiny, "eval", rm), "eval.model: .*rm is a reward model, which writes no answers"),
+        (sampled(tiny, "eval", base, baseline=rm), "eval.baseline: .*rm is a reward model, but .*base writes answers"),
+        (
+            {"kind": "evaluate", "name": "eval", "model": rm, "data": pairs, "baseline": base},
+            "base writes answers, but",
+        ),
+    )
+    for stage, words in wrong:
+        with pytest.raises(ValueError, match=words):
+            strop.run(tiny.recipe(tmp_path / "runs", stage), display="quiet")

@@ -25,6 +25,7 @@ def run(stage: EvaluateStage, context: Context) -> StageResult:
     context.phase("loading")
     if stage.tasks is not None:
         check_harness()
+    _check_models(stage, context)
     result, groups = _of_data(stage, stage.data, context) if stage.data is not None else (StageResult(), ())
     context.samples(0, groups[:3])
     if stage.tasks is not None:
@@ -33,6 +34,24 @@ def run(stage: EvaluateStage, context: Context) -> StageResult:
         result = replace(result, metrics={**result.metrics, **figures}, phases={**result.phases, **seconds})
     write_groups(context.stage_dir / "samples.jsonl", groups)
     return replace(result, artifacts={"samples": "samples.jsonl"})
+
+
+def _check_models(stage: EvaluateStage, context: Context) -> None:
+    """Raises ValueError for a reward model that is to write, and one that is held against a model that does."""
+    scores = scores_text(context.model)
+    if scores and (stage.samples or stage.tasks is not None):
+        raise ValueError(
+            f"{stage.name}.model: {context.model} is a reward model, which writes no answers; leave rewards, labeller "
+            "and tasks out to ask it about pairs, or let it score another's answers, as rewards='{name: model, path: "
+            f"{context.model}}}'"
+        )
+    for key in ("baseline", "reference"):
+        if key in context.models and scores_text(context.models[key]) != scores:
+            kinds = ("writes answers", "is a reward model")
+            raise ValueError(
+                f"{stage.name}.{key}: {context.models[key]} {kinds[not scores]}, but {context.model} {kinds[scores]}; "
+                "name a model of its kind"
+            )
 
 
 def _of_data(stage: EvaluateStage, settings: Data, context: Context) -> tuple[StageResult, tuple[Group, ...]]:
