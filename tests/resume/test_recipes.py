@@ -214,13 +214,14 @@ def rl(tiny: Any, name: str) -> Overrides:
 
 @dataclass(slots=True)
 class Recipes:
-    """The unbroken run of each recipe, and others of it that are broken."""
+    """The unbroken run of each recipe, the steps of its stages of several, and others of it that are broken."""
 
     tiny: Any
     helpers: Any
     in_child: Callable[..., int]
     folder: Path
     whole: dict[str, tuple[Path, dict[str, Place]]] = field(default_factory=dict)
+    steps: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def recipe(self, name: str, runs: Path) -> dict[str, Any]:
         """The recipe with every stage written out; `name` without shipping, which takes longest, where it ends so."""
@@ -238,6 +239,7 @@ class Recipes:
             with pytest.MonkeyPatch.context() as patch:
                 seen = watched(patch)
                 result = strop.run(self.recipe(name, self.folder / name), display="quiet")
+            self.steps[name] = {stage: steps for stage, (steps, _) in seen.items() if steps > 1}
             self.whole[name] = (result.path, {stage: within(stage, steps, n) for stage, (steps, n) in seen.items()})
         return self.whole[name]
 
@@ -333,10 +335,10 @@ def test_killed_once_within_any_stage(name: str, recipes: Recipes, tmp_path: Pat
 @pytest.mark.parametrize("name", RECIPES)
 def test_killed_at_random_steps_again_and_again(name: str, recipes: Recipes, tmp_path: Path) -> None:
     draw = random.Random(name)
-    steps = [stage for stage, place in recipes.unbroken(name)[1].items() if place[0] == "step"]
+    recipes.unbroken(name)
     ref: Any = recipes.recipe(name, tmp_path)
-    for stage in steps:
-        recipes.kill(ref, ["step", stage, draw.randrange(2)])
+    for stage, steps in recipes.steps[name].items():
+        recipes.kill(ref, ["step", stage, draw.randrange(steps // 2)])
         ref = recipes.helpers.only_run(tmp_path)
-        recipes.kill(ref, ["step", stage, draw.randrange(2, 4)])
+        recipes.kill(ref, ["step", stage, draw.randrange(steps // 2, steps)])
     recipes.finish(ref, name)
