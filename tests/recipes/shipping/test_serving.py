@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -87,13 +86,11 @@ def test_modelfile() -> None:
     assert modelfile(None, None, [], None) == "FROM .\n"
 
 
-def test_commands(tmp_path: Path) -> None:
+def test_commands() -> None:
     whole = commands(Path("My model"), None)
     assert whole["vllm"] == ["vllm serve 'My model' --served-model-name my-model"]
     assert whole["ollama"][0] == "ollama create my-model -f 'My model'/Modelfile"
     assert whole["transformers"] == ["transformers serve", "transformers chat 'My model'"]
-    tmp_path = tmp_path / "mine"
-    tmp_path.mkdir()
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 12}))
-    (apart,) = commands(tmp_path, "Qwen/Qwen3-0.6B")["vllm"]
-    assert apart == (f"vllm serve Qwen/Qwen3-0.6B --enable-lora --max-lora-rank 16 --lora-modules mine={tmp_path}")
+    (apart,) = commands(Path("mine"), "Qwen/Qwen3-0.6B", 12)["vllm"]
+    lora = "--enable-lora --max-lora-rank 16 --lora-modules mine=mine"
+    assert apart == f"vllm serve Qwen/Qwen3-0.6B {lora} --generation-config mine"

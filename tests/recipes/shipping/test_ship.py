@@ -158,6 +158,23 @@ def test_a_merged_model_that_differs_from_its_adapter(told: dict[str, Any]) -> N
         compare(Path("x"), OWN, other="y", recipe=None)  # type: ignore[arg-type]
 
 
+def test_a_card_of_an_adapter_has_its_rank_and_its_stops(made_up: Any, told: dict[str, Any], tmp_path: Path) -> None:
+    """The card is written before the folder is in its place, so the rank is not read from there."""
+    made_up.whole(values(50), values(90))
+    adapter = made_up.run / "stages/sft/adapter"
+    adapter.mkdir()
+    config = {"base_model_name_or_path": str(made_up.folder / "base"), "task_type": "CAUSAL_LM", "r": 40}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    file = made_up.run / "stages/sft/stage.json"
+    entry = json.loads(file.read_text())
+    file.write_text(json.dumps({**entry, "artifacts": {**entry["artifacts"], "adapter": "stages/sft/adapter"}}))
+    code, text = ship(made_up.run, "--to", "deep/out", "adapter=apart")
+    assert code == 0 and "--max-lora-rank 64 --lora-modules out=deep/out --generation-config deep/out" in text
+    card = (tmp_path / "deep/out/README.md").read_text()
+    assert "--max-lora-rank 64 --lora-modules out=out --generation-config out" in card
+    assert 'model.generation_config = GenerationConfig.from_pretrained("out")' in card
+
+
 def test_an_existing_folder_and_a_run_at_work(made_up: Any, told: dict[str, Any], tmp_path: Path) -> None:
     made_up.whole(values(50), values(90))
     (tmp_path / "out").mkdir()

@@ -189,13 +189,15 @@ def _verdicts(gate: Gate) -> str:
 
 
 def _use(card: Card) -> list[str]:
-    here = commands(Path(card.name), card.folder.base)
+    here = commands(Path(card.name), card.folder.base, card.folder.rank)
     lines = ["## Use", "", "```python"]
     if card.folder.base is None:
         lines += ["from transformers import pipeline", "", f'ask = pipeline("text-generation", model="{card.name}")']
     else:
-        lines += ["from peft import AutoPeftModelForCausalLM", "from transformers import AutoTokenizer, pipeline", ""]
+        lines += ["from peft import AutoPeftModelForCausalLM"]
+        lines += ["from transformers import AutoTokenizer, GenerationConfig, pipeline", ""]
         lines += [f'model = AutoPeftModelForCausalLM.from_pretrained("{card.name}")']
+        lines += [f'model.generation_config = GenerationConfig.from_pretrained("{card.name}")  # what ends an answer']
         lines += [
             f'ask = pipeline("text-generation", model=model, tokenizer=AutoTokenizer.from_pretrained("{card.name}"))'
         ]

@@ -30,7 +30,7 @@ class Folder:
     """What stands in the folder.
 
     Attributes:
-        base: of an adapter that ships apart, the model it needs; null for a whole model.
+        base, rank: of an adapter that ships apart, the model it needs, and its rank; null and 0 for a whole model.
         gguf: the converted file's name.
         plain: the model is asked by texts, not by turns.
         stops, template: the texts that end an answer, and the chat template as Ollama writes one.
@@ -40,6 +40,7 @@ class Folder:
 
     path: Path
     base: str | None
+    rank: int
     gguf: str | None
     compared: Compared
     plain: bool
@@ -94,6 +95,7 @@ def make(subject: Subject, settings: ShipStage, target: Path, prompts: Sequence[
         made = Folder(
             path=target,
             base=base_of(str(part)) if is_adapter(str(part)) else None,
+            rank=int((read_json(part / "adapter_config.json") or {}).get("r", 0)),
             gguf=gguf,
             compared=compared,
             plain=own.plain,

@@ -8,25 +8,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from strop.recipes.journal import read_json
-
 SYSTEM, USER, ANSWER, AGAIN = "<<a system turn>>", "<<a question>>", "<<an answer>>", "<<another question>>"
 """What stands for turns while a template is taken apart."""
 PLAIN = "{{ .Prompt }}"
 """Ollama's template of a model that goes on with texts."""
 
 
-def commands(folder: Path, base: str | None) -> dict[str, list[str]]:
+def commands(folder: Path, base: str | None, rank: int = 0) -> dict[str, list[str]]:
     """Command lines by who serves, under the folder's name.
 
-    Args: base: of an adapter that ships apart, the model it is put on.
+    Args: base, rank: of an adapter that ships apart, the model it is put on, and its rank.
     """
     place, name = shlex.quote(str(folder)), served_name(folder.name)
     vllm = f"vllm serve {place} --served-model-name {name}"
     if base is not None:
-        rank = int((read_json(folder / "adapter_config.json") or {}).get("r", 16))
         lora = f"--enable-lora --max-lora-rank {_rank(rank)} --lora-modules {name}={place}"
-        vllm = f"vllm serve {shlex.quote(base)} {lora}"
+        vllm = f"vllm serve {shlex.quote(base)} {lora} --generation-config {place}"  # the base's stops are others
     return {
         "vllm": [vllm],
         "ollama": [f"ollama create {name} -f {place}/Modelfile", f"ollama run {name}"],

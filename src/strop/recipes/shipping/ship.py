@@ -63,8 +63,8 @@ class Shipped:
         told: dict[str, Any] = {"gate": self.gate.to_json(), "forced": self.forced, "exit_code": self.exit_code}
         if self.folder is None:
             return {**told, "folder": None}
-        path, base = self.folder.path, self.folder.base
-        serve = commands(path, base)
+        path = self.folder.path
+        serve = commands(path, self.folder.base, self.folder.rank)
         more = {"gguf": self.folder.gguf, "sha256": self.folder.sha256, "serve": serve}
         return {**told, "folder": str(path), "compared": self.folder.compared.to_json(), **more}
 
@@ -87,7 +87,7 @@ def _exported(folder: Folder, forced: bool) -> list[str]:
     if folder.gguf is not None:
         lines.append(f"  {folder.gguf}")
     lines.append("serve it:")
-    serve = commands(folder.path, folder.base)
+    serve = commands(folder.path, folder.base, folder.rank)
     return [*lines, *(f"  {line}" for told in serve.values() for line in told)]
 
 
