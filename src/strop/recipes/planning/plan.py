@@ -46,8 +46,8 @@ MOST_WORK = 8
 CLOSE = 0.1
 """A measurement within this share of the arithmetic confirms it: two runs of one recipe differ as much."""
 LEAST_HEAP, MOST_HEAP = 0.8, 6.0
-"""What the measured factor is held within: two steps on few rows leave fewer holes than a run does, so a lower peak says
-little of what a heap grows to (docs/planning.md)."""
+"""What the measured factor is held within: two steps on few rows leave fewer holes than a run does, so that a lower
+peak says little of what a heap grows to."""
 
 
 @dataclass(frozen=True, slots=True)
