@@ -70,8 +70,8 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> FakeStages:
 @pytest.fixture
 def recipe(tmp_path: Path) -> dict[str, Any]:
     """SFT, then preferences, then an evaluation, over files in the test's folder."""
-    for name in ("chats", "test"):
-        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"prompt": name, "completion": "x"}) + "\n")
+    (tmp_path / "chats.jsonl").write_text(json.dumps({"prompt": "chats", "completion": "x"}) + "\n")
+    (tmp_path / "test.jsonl").write_text(json.dumps({"prompt": "test", "answer": "1"}) + "\n")
     (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "q", "chosen": "x", "rejected": "y"}) + "\n")
     base = tmp_path / "base"
     base.mkdir()

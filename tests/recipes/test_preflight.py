@@ -77,6 +77,18 @@ def test_files_beside_what_an_earlier_stage_leaves_are_looked_at(folder: Path) -
     check_inputs(load_recipe({"name": "r", "model": "base", "stages": [sample, {**rest, "data": "@sample"}]}))
 
 
+def test_a_reward_whose_column_no_row_has(folder: Path) -> None:
+    said = trouble("grpo", "model=base", "data=pairs.jsonl", "rewards=number")
+    assert said.startswith("grpo.data: reward 'number': no row has a column 'answer' (columns: completion); set the")
+    late = "grpo.data=chats.jsonl", "grpo.rewards=math"
+    said = trouble("align", "model=base", "dpo.data=pairs.jsonl", *late)
+    assert said.startswith("grpo.data: reward 'math': no row has a column 'answer'")
+    own = "rewards={name: number, column: completion}"
+    check_inputs(load_recipe("grpo", ["model=base", "data=chats.jsonl", own]))
+    Path("mixed.jsonl").write_text('{"prompt": "hello"}\n{"prompt": "q", "answer": "1"}\n')
+    check_inputs(load_recipe("grpo", ["model=base", "data=mixed.jsonl", "rewards=number"]))
+
+
 def test_everything_is_told_at_once(folder: Path) -> None:
     given = ("model=./nowhere", "data=x.jsonl", "rewards=mine.py:f", "reference=bare", "objective.beta=0.1")
     lines = trouble("grpo", *given).splitlines()

@@ -5,19 +5,27 @@ Needs no torch, so that a wrong path or column is told at once and leaves no run
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from strop.data.formats import Dataset, load_dataset
+from strop.data.mixed import load_prompts
 from strop.data.read import data_files
 from strop.model.adapter import base_of, is_adapter
 from strop.recipes import artifacts
 from strop.recipes.parts import PAIRS, TEXTS
 from strop.recipes.settings import Data, EvaluateStage, Recipe, Stage
+from strop.rewards import Choice, Exact, MathAnswer, Number
 from strop.rewards.gym import GYM, check_gym
+from strop.rewards.protocol import check_column
+from strop.types import Group
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 
+ANSWERED = (Exact, Number, Choice, MathAnswer)
+"""Rewards that compare with a column of the row, and fail where no row has it."""
 ANY_KIND = "against"
 """A setting of data that takes rows of every kind: answers, whatever they were asked for."""
 
@@ -89,9 +97,33 @@ def _data(stage: Stage | None, data: Data) -> list[str]:
         if not all(local):
             return []
         found = load_dataset(paths, kind=data.kind, columns=data.columns, split=data.split, limit=1, system=data.system)
+        if stage is not None and (trouble := wrong_kind(stage, found)):
+            return [trouble]
+        if stage is not None and artifacts.wants_prompts(stage) and len(paths) == len(artifacts.paths_of(data)):
+            _check_answers(stage, data, found)
     except ValueError as error:
         return [str(error)]
-    return [trouble] if stage is not None and (trouble := wrong_kind(stage, found)) else []
+    return []
+
+
+def _check_answers(stage: Stage, data: Data, first: Dataset) -> None:
+    """Look for the columns that verifiers compare with; the file is read to its end where the first row has none.
+
+    Raises: ValueError if no row has one of them.
+    """
+    asked = [reward for reward in artifacts.rewards_of(stage) if isinstance(reward, ANSWERED)]
+    if all(reward.column in _row(group) for reward in asked for group in first.groups):
+        return
+    paths = artifacts.paths_of(data)
+    found = load_prompts(paths, kind=data.kind, columns=data.columns, split=data.split, limit=data.limit)
+    rows = [replace(group, row=_row(group)) for group in found.groups]
+    for reward in asked:
+        check_column(rows, reward.column, reward.name)
+
+
+def _row(group: Group) -> Mapping[str, Any]:
+    """What rewards see of a row: a given answer is a column, too, where the model's own is scored."""
+    return {**group.row, "completion": group.completions[0].text} if group.completions else group.row
 
 
 def wrong_kind(stage: Stage, found: Dataset) -> str:
