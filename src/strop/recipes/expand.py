@@ -84,15 +84,11 @@ def _unknown(recipe: Written, entries: Sequence[Entry]) -> Iterator[tuple[Path, 
 
 def _nowhere(block: Block, names: Sequence[str]) -> Iterator[tuple[Path, str]]:
     """Models and data of a block's stages by names that no stage of the recipe has, whatever the round."""
+    known = ("", OWN[1:], "start", *names)
     for step in block.steps if "" not in names else ():
         for path, text in named(step.stage) if step.stage is not None else ():
             name = source(text)
-            if (
-                name
-                and text != OWN
-                and path[0] != "among"
-                and re.sub(r"^eval-|-\d+$", "", name) not in (*names, "start")
-            ):
+            if path[0] != "among" and re.sub(r"^eval-|-\d+$", "", name) not in known:
                 near = get_close_matches(name, names, 1)
                 hint = f"did you mean @{near[0]}? " if near else ""
                 yield (*step.written, *path), f"{text}: no stage of that name; {hint}there are: {', '.join(names)}"

@@ -25,7 +25,7 @@ def export_model(run_dir: Path, to: Path | None, stage: str | None) -> Path:
     source = run_dir / entry["artifacts"]["model"]
     target = to or Path(run_dir.resolve().name)
     if target.exists():
-        raise ValueError(f"{target} exists; name a new folder, as --to my-model")
+        raise ValueError(f"{target} exists; name a new folder, as --to {target}-2")
     missing = [name for name in NEEDED if not (source / name).is_file()] if source.is_dir() else [str(source)]
     if missing or not list(source.glob("*.safetensors")):
         raise ValueError(f"{source}: not a whole model folder; it has no {', '.join(missing) or 'safetensors file'}")
