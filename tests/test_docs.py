@@ -101,7 +101,7 @@ def mentions() -> list[Any]:
 def folder(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder that has every file the pages name."""
     here = tmp_path_factory.mktemp("docs")
-    for name in ("MODEL", "RM", "PRM", "path/to/model", "my-model"):
+    for name in ("MODEL", "RM", "OTHER-RM", "PRM", "path/to/model", "my-model"):
         shutil.copytree(tiny.path("base"), here / name)
     for name, rows in (("chats", "sft"), ("pairs", "pairs"), ("problems", "prompts"), ("test", "test")):
         shutil.copy(tiny.data(rows), here / f"{name}.jsonl")
@@ -202,7 +202,7 @@ def runs() -> list[Any]:
 @pytest.fixture(scope="module")
 def learnt(folder: Path) -> None:
     """A reward model and a process reward model in the place of the copies of a language model."""
-    for name, kind, rows in (("RM", "reward", "pairs"), ("PRM", "process", "steps")):
+    for name, kind, rows in (("RM", "reward", "pairs"), ("OTHER-RM", "reward", "pairs"), ("PRM", "process", "steps")):
         recipe = load_recipe(kind, {"model": str(folder / "MODEL"), "data": str(folder / f"{rows}.jsonl")})
         done = real_run(dataclasses.replace(small(recipe), runs=str(folder / "made")), display="quiet")
         shutil.rmtree(folder / name)
