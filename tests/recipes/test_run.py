@@ -247,3 +247,12 @@ def test_a_stage_is_named_once(tmp_path: Path) -> None:
     assert explain(ValueError("no row"), stage) == "sft: no row"
     assert explain(ValueError("sft: no row"), stage) == "sft: no row"
     assert explain(ValueError("sft.data: no row"), stage) == "sft.data: no row"
+
+
+@pytest.mark.parametrize(("evaluated", "verb"), [(True, "ship"), (False, "export")])
+def test_what_was_evaluated_is_offered_to_be_judged(
+    evaluated: bool, verb: str, stages: Any, recipe: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = recipe["stages"] if evaluated else recipe["stages"][:2]
+    path = run({**recipe, "stages": kept}, display="plain").path
+    assert f"strop {verb} {path} --to my-model" in capsys.readouterr().err

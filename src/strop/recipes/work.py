@@ -395,7 +395,9 @@ class Work:
         talking = [folder for folder in models if _writes(folder)]
         if models:
             lines += ["next:", *(f"  strop chat {folder}" for folder in talking[-1:])]
-            lines += [f"  strop export {run_dir} --to my-model", f"  strop run {run_dir}/config.yaml seed=1"]
+            kinds = {s["kind"] for s in self.done}
+            verb = "ship" if talking and "evaluate" in kinds and "ship" not in kinds else "export"
+            lines += [f"  strop {verb} {run_dir} --to my-model", f"  strop run {run_dir}/config.yaml seed=1"]
         return lines
 
     def _held_back(self) -> bool:
