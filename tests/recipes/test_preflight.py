@@ -85,6 +85,7 @@ def test_a_reward_whose_column_no_row_has(folder: Path) -> None:
     assert said.startswith("grpo.data: reward 'math': no row has a column 'answer'")
     own = "rewards={name: number, column: completion}"
     check_inputs(load_recipe("grpo", ["model=base", "data=chats.jsonl", own]))
+    check_inputs(load_recipe("grpo", ["model=base", "data=problems.jsonl", "eval_data=chats.jsonl", "rewards=number"]))
     Path("mixed.jsonl").write_text('{"prompt": "hello"}\n{"prompt": "q", "answer": "1"}\n')
     check_inputs(load_recipe("grpo", ["model=base", "data=mixed.jsonl", "rewards=number"]))
 

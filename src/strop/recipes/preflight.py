@@ -79,14 +79,17 @@ def _stage(recipe: Recipe, stage: Stage) -> Iterator[str]:
             yield f"{stage.name}.{key}: {trouble}"
     for key, data in artifacts.sources_of(stage).items():
         takes = stage if key in stage.datasets and key != ANY_KIND else None  # a monitor's data are prompts of any kind
-        yield from (f"{stage.name}.{key}: {trouble}" for trouble in _data(takes, data))
+        yield from (f"{stage.name}.{key}: {trouble}" for trouble in _data(takes, data, asked=key == "data"))
     for key, file in artifacts.code_files(stage):
         if not file.exists():
             yield f"{stage.name}.{key}: {file}: no such file"
 
 
-def _data(stage: Stage | None, data: Data) -> list[str]:
-    """What is wrong with data, by its files and the first rows; what other libraries read is left to them."""
+def _data(stage: Stage | None, data: Data, *, asked: bool = False) -> list[str]:
+    """What is wrong with data, by its files and the first rows; what other libraries read is left to them.
+
+    Args: asked: whether it is to its prompts that answers are scored.
+    """
     paths = tuple(path for path in artifacts.paths_of(data) if not path.startswith("@"))  # those are still to be made
     try:
         if made := [path for path in paths if path.startswith(GYM)]:
@@ -99,7 +102,12 @@ def _data(stage: Stage | None, data: Data) -> list[str]:
         found = load_dataset(paths, kind=data.kind, columns=data.columns, split=data.split, limit=1, system=data.system)
         if stage is not None and (trouble := wrong_kind(stage, found)):
             return [trouble]
-        if stage is not None and artifacts.wants_prompts(stage) and len(paths) == len(artifacts.paths_of(data)):
+        if (
+            asked
+            and stage is not None
+            and artifacts.wants_prompts(stage)
+            and len(paths) == len(artifacts.paths_of(data))
+        ):
             _check_answers(stage, data, found)
     except ValueError as error:
         return [str(error)]
