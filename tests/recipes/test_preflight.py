@@ -90,6 +90,11 @@ def test_a_reward_whose_column_no_row_has(folder: Path) -> None:
     check_inputs(load_recipe("grpo", ["model=base", "data=mixed.jsonl", "rewards=number"]))
 
 
+def test_what_a_model_was_trained_on_may_be_rows_of_any_kind(folder: Path) -> None:
+    stage = {"name": "eval", "kind": "evaluate", "model": "base", "data": "pairs.jsonl", "trained_on": "problems.jsonl"}
+    check_inputs(load_recipe({"name": "r", "stages": [stage]}))
+
+
 def test_everything_is_told_at_once(folder: Path) -> None:
     given = ("model=./nowhere", "data=x.jsonl", "rewards=mine.py:f", "reference=bare", "objective.beta=0.1")
     lines = trouble("grpo", *given).splitlines()

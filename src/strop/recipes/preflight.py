@@ -26,8 +26,8 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt
 
 ANSWERED = (Exact, Number, Choice, MathAnswer)
 """Rewards that compare with a column of the row, and fail where no row has it."""
-ANY_KIND = "against"
-"""A setting of data that takes rows of every kind: answers, whatever they were asked for."""
+ANY_KIND = ("against", "trained_on")
+"""Settings of data that take rows of every kind: answers, whatever they were asked for, and what was learnt."""
 
 
 def check_inputs(recipe: Recipe) -> None:
@@ -78,7 +78,8 @@ def _stage(recipe: Recipe, stage: Stage) -> Iterator[str]:
         if not named.startswith(("@", "world:")) and (trouble := check_model(named)):
             yield f"{stage.name}.{key}: {trouble}"
     for key, data in artifacts.sources_of(stage).items():
-        takes = stage if key in stage.datasets and key != ANY_KIND else None  # a monitor's data are prompts of any kind
+        fixed = key in stage.datasets and key not in ANY_KIND  # a monitor's data are prompts of any kind
+        takes = stage if fixed else None
         yield from (f"{stage.name}.{key}: {trouble}" for trouble in _data(takes, data, asked=key == "data"))
     for key, file in artifacts.code_files(stage):
         if not file.exists():

@@ -45,7 +45,7 @@ def _stage(recipe: Recipe, stage: Stage, world: Path) -> dict[str, Any]:
             out["data"][key] = {"path": data.path, "text": "left by an earlier stage, so not known yet"}
             continue
         found = load(data, world, recipe.seed, load_prompts if artifacts.wants_prompts(stage) else load_dataset)
-        if key in stage.datasets and key != ANY_KIND and (trouble := wrong_kind(stage, found)):
+        if key in stage.datasets and key not in ANY_KIND and (trouble := wrong_kind(stage, found)):
             raise ValueError(f"{stage.name}.{key}: {trouble}")
         out["data"][key] = {"path": data.path, **_counts(found), "lengths": lengths(found.groups, folder)}
         num_rows = len(found.groups) if key == "data" else num_rows
