@@ -537,3 +537,14 @@ def test_stages_with_wrong_types_are_expanded_around() -> None:
     assert any(line.startswith("stages[0].training:") for line in found)
     assert any(line.startswith("evaluation.data.path") for line in found)
     assert config.RecipeError is RecipeError and SFTStage().name == "sft"
+
+
+def test_a_recipe_without_a_model_is_told_so_once_and_not_of_its_evaluation() -> None:
+    given = {
+        "name": "sft",
+        "kind": "sft",
+        "data": "chats.jsonl",
+        "evaluation": {"data": "t.jsonl", "rewards": "number"},
+    }
+    with pytest.raises(ValueError, match=r"^recipe: model: is missing; name it[^\n]*$"):
+        load_recipe(given)

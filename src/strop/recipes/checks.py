@@ -11,6 +11,7 @@ from dataclasses import fields
 from typing import Any
 
 from strop.recipes.artifacts import named, names_data, own_model, paths_of, sources_of
+from strop.recipes.evaluations import START
 from strop.recipes.expand import OWN
 from strop.recipes.layers import stages_of, words
 from strop.recipes.leaving import stand_ins
@@ -107,12 +108,17 @@ def _made_name(tree: Mapping[str, Any], stages: Sequence[Stage | None], index: i
     """A name that a round or an evaluation was given, and that another stage has."""
     stage = stages[index]
     assert stage is not None
-    given = [str(entry.get("name", "")).lower() for _, entry in stages_of(tree) if isinstance(entry, dict)]
+    given = _given(tree)
     others = [s.name.lower() for s in stages[:index] if s is not None]
     if stage.name.lower() in others and given.count(stage.name.lower()) < 2:
         yield ("name",), f"two stages would be called {stage.name!r}; give the one that is written so another name"
     if stage.name.lower() not in given and not safe(stage.name):
         yield ("name",), f"{stage.name!r} would name a folder; give the stage a shorter name"
+
+
+def _given(tree: Mapping[str, Any]) -> list[str]:
+    """The names of stages as they are written."""
+    return [str(entry.get("name", "")).lower() for _, entry in stages_of(tree) if isinstance(entry, dict)]
 
 
 def _stage(stage: Stage) -> Found:
@@ -150,7 +156,9 @@ def _references(tree: Mapping[str, Any], stages: Sequence[Stage | None], index: 
     earlier = {s.name: s for s in stages[:index] if s is not None}
     unknown = None in stages[:index]
     models = [name for name, s in earlier.items() if "model" in s.leaves and s.kind not in JUDGES]
-    if "model" in stage.models and own_model(stage) is None and (models or not isinstance(tree.get("model"), str)):
+    follows = stage.name == START and START not in _given(tree)  # has the model of a stage that says so itself
+    lacks = "model" in stage.models and own_model(stage) is None and not follows
+    if lacks and (models or not isinstance(tree.get("model"), str)):
         hint = f"model: @{models[-1]}" if models else "model=PATH, a model folder or a hub name"
         if models or not unknown:
             yield ("model",), f"is missing; name it, as {hint}"
