@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import compress
 
 from strop.data.chat import Chat
 from strop.evaluate.best_of import chosen_curve
@@ -192,7 +193,12 @@ def _votes(
     ks: Sequence[int],
     seed: int,
 ) -> dict[str, Measure]:
-    """Majority, weighted vote and bound, and how much better than the majority the scores choose of all samples."""
+    """Majority, weighted vote and bound, and how much better than the majority the scores choose of all samples.
+
+    Of prompts with a sample that the truth could judge: of the others nobody knows whether the majority is right.
+    """
+    known = [any(v is not None for v in row) for row in values]
+    answers, scores, values = [*compress(answers, known)], [*compress(scores, known)], [*compress(values, known)]
     figures: dict[str, Measure] = {}
     weighted = all(s is None or s >= 0 for row in scores for s in row)
     for k in ks:
