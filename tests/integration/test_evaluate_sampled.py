@@ -173,6 +173,14 @@ def test_answers_to_other_prompts_are_refused_before_sampling(
         strop.run(tiny.recipe(tmp_path / "runs", one), display="quiet")
 
 
+def test_a_reference_alone_tells_the_distance_lengths_and_style(tiny: Any, tmp_path: Path) -> None:
+    """Nobody judges the answers; of the model itself the KL is 0."""
+    one = stage(tiny, "eval", tiny.path("base"), rewards=[], reference=tiny.path("base"))
+    figures = strop.run(tiny.recipe(tmp_path, one), display="quiet").metrics["eval"]
+    assert figures["kl/sequence"]["value"] == pytest.approx(0, abs=1e-6) and figures["kl/sequence"]["n"] == 12
+    assert figures["completions/mean_length"]["n"] == 12 and "style/words" in figures
+
+
 def test_several_samples_subsets_and_what_the_model_was_trained_on(tiny: Any, small_runs: Any, tmp_path: Path) -> None:
     """Half of the test prompts stand in the training file; a verifier's rewards are told by level and for k samples."""
     rows = [json.loads(line) for line in Path(tiny.data("test")).read_text().splitlines()]
@@ -211,7 +219,7 @@ def test_settings_that_nothing_reads_are_refused(tiny: Any, judge: Path, tmp_pat
         ({"num_samples": 4, "sampling": {"temperature": 0.0}}, "would be the same"),
         ({"labeller": by_judge(judge, "judge")}, "has nothing to compare with"),
         ({"labeller": {"name": "scores"}, "rewards": [], "against": tiny.data("sft")}, "no scores to compare"),
-        ({"rewards": [], "reference": base, "sampling": {"temperature": 0.0}}, "nothing is sampled"),
+        ({"rewards": [], "reference": base, "sampling": {"temperature": 0.0}}, "drawn from the whole distribution"),
         ({"answer": "number"}, "is for maj@k"),
         ({"answer": "(", "num_samples": 2}, "no regular expression"),
         ({"by": "nowhere"}, "eval.by: no row has a text or number in a column 'nowhere'; columns: answer"),

@@ -220,6 +220,8 @@ def test_a_reference_is_one_once_it_is_there() -> None:
     found = load_recipe(recipe(SFT, DPO, evaluation={**EVALUATION, "reference": "@sft", "sampling": sampling}))
     references = {s.name: s.reference for s in found.stages if isinstance(s, EvaluateStage)}
     assert references == {"eval-start": None, "eval-sft": "@sft", "eval-dpo": "@sft"}
+    alone = {**EVALUATION, "rewards": [], "reference": "@sft", "sampling": sampling}
+    assert [s.kind for s in load_recipe(recipe(SFT, evaluation=alone)).stages] == ["sample", "sft", "evaluate"]
     said = problems(recipe(SFT, evaluation={**EVALUATION, "reference": "@sfd", "sampling": sampling}))
     assert said[0].startswith("evaluation.reference: @sfd: no earlier stage of that name")
 

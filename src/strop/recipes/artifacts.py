@@ -103,7 +103,8 @@ def rewards_of(stage: Stage) -> tuple[Any, ...]:
 
 def wants_prompts(stage: Stage) -> bool:
     """Whether of its rows a stage needs the prompts only, and what rewards read; their kinds may differ then."""
-    return stage.answers[0] == 0 and (stage.kind == "sample" or bool(rewards_of(stage)))
+    samples = stage.samples if isinstance(stage, EvaluateStage) else stage.kind == "sample" or bool(rewards_of(stage))
+    return stage.answers[0] == 0 and samples
 
 
 def monitor_of(stage: Stage) -> Monitor | None:

@@ -71,11 +71,13 @@ def _asked(
 ) -> EvaluateStage | SampleStage:
     """The evaluation of a model, paired with an earlier one.
 
-    A labeller compares, so where there is nothing to compare with yet answers are only drawn, and a reference that a
-    stage to come leaves is not there yet.
+    A labeller compares, so where there is nothing to compare with yet answers are only drawn, and so where the
+    reference is what a stage to come leaves.
     """
     compares = before is not None and evaluation.asks
-    if evaluation.labeller is not None and not compares and not evaluation.rewards:
+    reference = None if source(evaluation.reference or "") in to_come else evaluation.reference
+    judged = evaluation.rewards or (evaluation.labeller is not None and compares) or reference is not None
+    if evaluation.samples and not judged:
         sampling, num_samples = evaluation.sampling, evaluation.num_samples
         return SampleStage(name=name, model=model, data=evaluation.data, sampling=sampling, num_samples=num_samples)
     return replace(
@@ -84,7 +86,7 @@ def _asked(
         model=model,
         against=Data(path=f"@{before}") if compares else None,
         labeller=evaluation.labeller if compares else None,
-        reference=None if source(evaluation.reference or "") in to_come else evaluation.reference,
+        reference=reference,
     )
 
 

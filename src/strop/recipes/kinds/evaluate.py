@@ -48,9 +48,9 @@ class Tasks:
 class EvaluateStage:
     """Samples on held-out prompts, scored by rewards; every figure with n and an interval.
 
-    Without rewards and labeller nothing is sampled, and the rows' own answers are evaluated: on pairs and rankings
-    how often the better side is the likelier (against a baseline: became so), on texts and prompts with answers the
-    loss. A reward model is asked how often it scores the better side higher, and how honest it is.
+    Without rewards, labeller and reference nothing is sampled, and the rows' own answers are evaluated: on pairs and
+    rankings how often the better side is the likelier (against a baseline: became so), on texts and prompts with
+    answers the loss. A reward model is asked how often it scores the better side higher, and how honest it is.
 
     Attributes:
         num_samples: completions a prompt; more than one also gives pass@k and maj@k.
@@ -97,7 +97,7 @@ class EvaluateStage:
     @property
     def samples(self) -> bool:
         """Whether answers are drawn, and not the rows' own looked at."""
-        return bool(self.rewards) or self.labeller is not None
+        return bool(self.rewards) or self.labeller is not None or self.reference is not None
 
     def problems(self) -> Found:
         """Settings that nothing would read, and samples that would all be the same."""
@@ -150,5 +150,5 @@ class EvaluateStage:
                 yield (key,), why
 
 
-_OF_SAMPLES = ("num_samples", "sampling", "reference", "answer")
+_OF_SAMPLES = ("num_samples", "sampling", "answer")
 _NOT_SAMPLED = "without rewards nothing is sampled: the rows' own answers are evaluated; give rewards"

@@ -195,7 +195,7 @@ def _frozen(known: _Inputs, stage: Stage, place: Place) -> tuple[Phase, ...]:
 def _drawn(known: _Inputs, stage: Stage) -> Drawn | None:
     """What such a stage samples, unknown prompts at 1,024 tokens; None where it reads what is there."""
     sampling: Sampling | None = getattr(stage, "sampling", None)
-    if sampling is None or (isinstance(stage, EvaluateStage) and not stage.rewards):
+    if sampling is None or (isinstance(stage, EvaluateStage) and not stage.samples):
         return None
     assert known.held is not None
     completion = sampling.max_completion_length

@@ -121,7 +121,7 @@ def questions_of(left: Left, settings: ShipStage, model: str, against: str | Non
 
 def _of_run(seen: Sequence[Seen], settings: ShipStage, model: str, against: str | None) -> Iterator[Question]:
     """One question for each thing that was asked of the model, or if nothing was, for the last thing asked of any."""
-    seen = [one for one in seen if one.stage.rewards or one.stage.labeller is None]
+    seen = [one for one in seen if one.stage.rewards or not one.stage.samples]
     mine = list(dict.fromkeys(one.asks for one in seen if one.model == model))
     mine = mine or [one.asks for one in seen if one.stage.rewards][-1:]
     for asks in mine:
