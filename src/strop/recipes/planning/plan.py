@@ -45,7 +45,7 @@ MOST_WORK = 8
 """A measurement may take so many times the work that is aimed at."""
 CLOSE = 0.1
 """A measurement within this share of the arithmetic confirms it: two runs of one recipe differ as much."""
-LEAST_HEAP, MOST_HEAP = 0.8, 6.0
+LEAST_HEAP, MOST_HEAP = 0.9, 6.0
 """What the measured factor is held within: two steps on few rows leave fewer holes than a run does, so that a lower
 peak says little of what a heap grows to."""
 
