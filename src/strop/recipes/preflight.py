@@ -78,41 +78,44 @@ def _stage(recipe: Recipe, stage: Stage) -> Iterator[str]:
         if not named.startswith(("@", "world:")) and (trouble := check_model(named)):
             yield f"{stage.name}.{key}: {trouble}"
     for key, data in artifacts.sources_of(stage).items():
-        fixed = key in stage.datasets and key not in ANY_KIND  # a monitor's data are prompts of any kind
-        takes = stage if fixed else None
-        yield from (f"{stage.name}.{key}: {trouble}" for trouble in _data(takes, data, asked=key == "data"))
+        try:
+            _check_data(stage, key, data)
+        except ValueError as error:
+            yield f"{stage.name}.{key}: {error}"
     for key, file in artifacts.code_files(stage):
         if not file.exists():
             yield f"{stage.name}.{key}: {file}: no such file"
 
 
-def _data(stage: Stage | None, data: Data, *, asked: bool = False) -> list[str]:
-    """What is wrong with data, by its files and the first rows; what other libraries read is left to them.
+def _check_data(stage: Stage, key: str, data: Data) -> None:
+    """Look at a stage's files, at the kind of their first rows, and for what verifiers compare with.
 
-    Args: asked: whether it is to its prompts that answers are scored.
+    Raises: ValueError saying what is wrong.
     """
-    paths = tuple(path for path in artifacts.paths_of(data) if not path.startswith("@"))  # those are still to be made
-    try:
-        if made := [path for path in paths if path.startswith(GYM)]:
-            check_gym(made)
-        if not paths or any(path.startswith(("world:", GYM)) for path in paths):
-            return []
-        local = [bool(data_files(path, data.split)) for path in paths]
-        if not all(local):
-            return []
-        found = load_dataset(paths, kind=data.kind, columns=data.columns, split=data.split, limit=1, system=data.system)
-        if stage is not None and (trouble := wrong_kind(stage, found)):
-            return [trouble]
-        if (
-            asked
-            and stage is not None
-            and artifacts.wants_prompts(stage)
-            and len(paths) == len(artifacts.paths_of(data))
-        ):
-            _check_answers(stage, data, found)
-    except ValueError as error:
-        return [str(error)]
-    return []
+    first = _first_rows(data)
+    if first is None or key not in stage.datasets or key in ANY_KIND:  # a monitor's data are prompts of any kind
+        return
+    if trouble := wrong_kind(stage, first):
+        raise ValueError(trouble)
+    made = any(path.startswith("@") for path in artifacts.paths_of(data))
+    if key == "data" and artifacts.wants_prompts(stage) and not made:
+        _check_answers(stage, data, first)
+
+
+def _first_rows(data: Data) -> Dataset | None:
+    """The first rows of files that are here; None of what other libraries read or a stage is still to make.
+
+    Raises: ValueError if a file is not there, or cannot be read.
+    """
+    paths = tuple(path for path in artifacts.paths_of(data) if not path.startswith("@"))
+    if made := [path for path in paths if path.startswith(GYM)]:
+        check_gym(made)
+    if not paths or any(path.startswith(("world:", GYM)) for path in paths):
+        return None
+    local = [bool(data_files(path, data.split)) for path in paths]
+    if not all(local):
+        return None
+    return load_dataset(paths, kind=data.kind, columns=data.columns, split=data.split, limit=1, system=data.system)
 
 
 def _check_answers(stage: Stage, data: Data, first: Dataset) -> None:
