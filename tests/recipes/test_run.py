@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from strop.recipes.config import load_recipe
+from strop.recipes.config import dump, load_recipe
 from strop.recipes.context import Context
 from strop.recipes.display import Quiet
 from strop.recipes.run import RunResult, run, start
@@ -234,11 +234,14 @@ def test_a_torn_line_is_cut_when_the_run_goes_on(stages: Any, recipe: dict[str, 
     assert len(losses(go(path))) == 10
 
 
-def test_a_call_from_python_is_told_as_a_command_line(stages: Any, recipe: dict[str, Any]) -> None:
+def test_a_call_from_python_is_told_as_a_command_line(stages: Any, recipe: dict[str, Any], tmp_path: Path) -> None:
     steps = {"sft.training.steps": 2, "dpo.data.columns": {"chosen": "chosen"}, "name": "mine"}
     result = run(recipe, steps, display="quiet")
+    assert read(result.path / "summary.json")["command"] == f"strop run {result.path / 'config.yaml'}"
+    (tmp_path / "my.yaml").write_text(dump(load_recipe(recipe)))
+    result = run(tmp_path / "my.yaml", steps, display="quiet")
     assert read(result.path / "summary.json")["command"] == (
-        'strop run config.yaml sft.training.steps=2 \'dpo.data.columns={"chosen": "chosen"}\' name=mine'
+        f'strop run {tmp_path / "my.yaml"} sft.training.steps=2 \'dpo.data.columns={{"chosen": "chosen"}}\' name=mine'
     )
 
 

@@ -71,8 +71,13 @@ def run(ref: Ref | Sequence[Ref] | Recipe, overrides: Overrides = (), *, display
     return result
 
 
-def start(ref: Ref | Sequence[Ref] | Recipe, overrides: Overrides, *, display: Display, command: str) -> RunResult:
-    """`run`, with failures of stages in the result rather than raised."""
+def start(
+    ref: Ref | Sequence[Ref] | Recipe, overrides: Overrides, *, display: Display, command: str | None
+) -> RunResult:
+    """`run`, with failures of stages in the result rather than raised.
+
+    Args: command: what does the same again; None is the run directory's own config.yaml.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("strop run under torchrun: runs of several processes are not written yet; start one process")
     if isinstance(ref, str | Path) and rundir.is_run(Path(ref)):
@@ -85,8 +90,8 @@ def start(ref: Ref | Sequence[Ref] | Recipe, overrides: Overrides, *, display: D
     recipe = reading.recipe
     check_inputs(recipe)
     run_dir = rundir.create(Path(recipe.runs).expanduser(), recipe.name, dump(recipe))
-    left_out = reading.left_out
-    return perform(recipe, run_dir, display=display, command=command, changed=changed, left_out=left_out)
+    left_out, again = reading.left_out, command or shlex.join(["strop", "run", str(run_dir / "config.yaml")])
+    return perform(recipe, run_dir, display=display, command=again, changed=changed, left_out=left_out)
 
 
 def _resume(run_dir: Path, overrides: Overrides, display: Display) -> RunResult:
@@ -145,12 +150,13 @@ def listening(display: Display) -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def _call(ref: Any, overrides: Overrides) -> str:
-    """The command line that does what a Python call did, as far as texts can say it."""
-    named = str(ref) if isinstance(ref, str | Path) else "config.yaml"
+def _call(ref: Any, overrides: Overrides) -> str | None:
+    """The command line that does what a Python call did, as far as texts can say it; None where no file was named."""
+    if not isinstance(ref, str | Path):
+        return None
     if isinstance(overrides, Mapping):
         values = {key: as_values(value) for key, value in overrides.items()}
         pairs = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in values.items()]  # JSON is YAML too
     else:
         pairs = list(overrides)
-    return shlex.join(["strop", "run", named, *pairs])
+    return shlex.join(["strop", "run", str(ref), *pairs])
