@@ -41,6 +41,11 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in slugs, f"{page.name}: {target}"
 
 
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: f"{page.parent.name}/{page.name}")
+def test_nothing_is_left_to_be_filled_in(page: Path) -> None:
+    assert re.findall(r"^[A-Z_]{4,}$|\bTODO\b|\bTBD\b|\bXXX\b", page.read_text("utf-8"), re.MULTILINE) == []
+
+
 def links(page: Path) -> set[Path]:
     """The pages that a page leads to."""
     targets = re.findall(r"\]\(([^)\s#]+\.md)[)#]", page.read_text("utf-8"))
