@@ -121,7 +121,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(tiny: Any, small_runs: 
 
 
 def test_settings_that_cannot_be(tiny: Any, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="keep.*must be at most depth=1, got 2"):
+    with pytest.raises(ValueError, match="keep.*must be at most revise.depth=1, got 2"):
         run(tiny, tmp_path, sample(tiny), revise(CRITIC, keep=2))
     with pytest.raises(ValueError, match="nothing asks it: the critic criticises and revises"):
         strop.run(tiny.recipe(tmp_path, sample(tiny), revise(CRITIC)), display="quiet")
