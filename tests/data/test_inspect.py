@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -46,6 +47,15 @@ def test_share_truncated_counts_completions_that_are_cut(pairs):
     report = inspect(pairs, chat, max_length=prompt + 2)
     assert report["truncated"] == 1 / 4  # only "two two" has more than a word and its end
     assert inspect(pairs, chat, max_length=prompt)["unusable"] == {"prompt fills max_length": 2}
+
+
+def test_an_answer_that_a_sampler_did_not_finish_is_not_cut_by_max_length(pairs):
+    first = pairs.groups[0]
+    unfinished = tuple(dataclasses.replace(c, finish="length") for c in first.completions)
+    sampled = dataclasses.replace(pairs, groups=(dataclasses.replace(first, completions=unfinished),))
+    report = inspect(sampled, Chat(t.bpe(t.CHATML)), max_length=1000)
+    assert report["truncated"] == 0.0
+    assert not any(side["truncated"] for side in report["samples"][0]["completions"])
 
 
 def test_text_marks_what_is_trained_and_sets_the_sides_of_a_pair_beside_each_other(pairs):

@@ -55,3 +55,7 @@ class EncodedGroup:
     def num_tokens(self) -> int:
         """Tokens a packed row holds for this group: the prompt once, then every completion."""
         return len(self.prompt_ids) + sum(len(s.ids) for s in self.sequences)
+
+    def cut(self, max_length: int) -> tuple[bool, ...]:
+        """Whether each completion was cut at so many tokens; one that a sampler did not finish has no end either."""
+        return tuple(s.truncated and len(self.prompt_ids) + len(s.ids) >= max_length for s in self.sequences)

@@ -80,8 +80,8 @@ def _encoded(groups: Sequence[Group], kind: str, chat: Chat, max_length: int) ->
 def _in_tokens(groups: Sequence[Group], kind: str, chat: Chat, max_length: int) -> dict[str, Any]:
     whole = [g for g in _encoded(groups, kind, chat, _ALL) if isinstance(g, EncodedGroup)]
     before = Counter(chat.notes)
-    cut = _encoded(groups, kind, chat, max_length)
-    kept = [s for g in cut if isinstance(g, EncodedGroup) for s in g.sequences]
+    kept = _encoded(groups, kind, chat, max_length)
+    cut = [one for g in kept if isinstance(g, EncodedGroup) for one in _cut(g, kind, max_length)]
     lengths = {
         "prompt": percentiles(len(g.prompt_ids) for g in whole),
         "completion": percentiles(len(s.ids) for g in whole for s in g.sequences),
@@ -92,10 +92,15 @@ def _in_tokens(groups: Sequence[Group], kind: str, chat: Chat, max_length: int) 
         "measured": len(groups),
         "max_length": max_length,
         "lengths": lengths,
-        "truncated": sum(s.truncated for s in kept) / len(kept) if kept else 0.0,
-        "unusable": dict(Counter(g for g in cut if isinstance(g, str)).most_common()),
+        "truncated": sum(cut) / len(cut) if cut else 0.0,
+        "unusable": dict(Counter(g for g in kept if isinstance(g, str)).most_common()),
         "notes": dict(Counter(chat.notes) - before),
     }
+
+
+def _cut(group: EncodedGroup, kind: str, max_length: int) -> tuple[bool, ...]:
+    """Whether each completion was cut; of solutions in steps whole ones are left out."""
+    return tuple(s.truncated for s in group.sequences) if kind.startswith("stepwise") else group.cut(max_length)
 
 
 def percentiles(values: Iterable[int]) -> dict[str, float]:
@@ -118,19 +123,22 @@ def _sample(group: Group, kind: str, chat: Chat, max_length: int) -> dict[str, A
     if isinstance(encoded, str):
         return {**_as_read(group), "unusable": encoded}
     prompt = _tokens(chat, encoded.prompt_ids, [False] * len(encoded.prompt_ids))
-    sides = zip(group.completions, encoded.sequences, strict=False)  # solutions without a label that fits are left out
-    completions = [_side(chat, kind, k, completion, sequence) for k, (completion, sequence) in enumerate(sides)]
+    cut = _cut(encoded, kind, max_length)
+    sides = zip(group.completions, encoded.sequences, cut, strict=False)  # solutions without a label that fits lack
+    completions = [_side(chat, kind, k, *side) for k, side in enumerate(sides)]
     return {"origin": group.origin, "prompt": prompt, "completions": completions}
 
 
-def _side(chat: Chat, kind: str, place: int, completion: Completion, sequence: EncodedSequence) -> dict[str, Any]:
+def _side(
+    chat: Chat, kind: str, place: int, completion: Completion, sequence: EncodedSequence, cut: bool
+) -> dict[str, Any]:
     tokens = _tokens(chat, sequence.ids, sequence.trained)
     steps = sequence.columns.get("step_labels")
     if isinstance(steps, tuple):
         for token, label in zip(tokens, steps, strict=True):
             if label == label:  # nan is no step's end
                 token["step_label"] = label
-    return {"name": _name(kind, place, completion), "tokens": tokens, "truncated": sequence.truncated}
+    return {"name": _name(kind, place, completion), "tokens": tokens, "truncated": cut}
 
 
 def _tokens(chat: Chat, ids: Sequence[int], trained: Sequence[bool]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from strop.data.chat import Chat
-from strop.data.encoded import EncodedGroup, EncodedSequence
+from strop.data.encoded import EncodedGroup
 from strop.data.formats import Dataset, load_dataset
 from strop.data.mixed import load_prompts
 from strop.data.templates import conversations
@@ -160,16 +160,14 @@ def encode_all(
         raise ValueError(f"no row can be used ({told}); raise training.max_length or look with `strop inspect`")
     for text, count in (chat.notes - before).items():
         context.event("note", f"in {count} of {sum(len(g.sequences) for g in found.tokens)} answers {text}")
-    steps = encode is not None  # which are left out whole
-    if cut := sum(any(s.truncated and (steps or _fills(s, g, max_length)) for s in g.sequences) for g in found.tokens):
+    if encode is not None:  # steps are left out whole
+        cut = sum(any(s.truncated for s in group.sequences) for group in found.tokens)
+    else:
+        cut = sum(any(group.cut(max_length)) for group in found.tokens)
+    if cut:
         share = f"{cut} of {rows_of(len(found.tokens))} {'is' if cut == 1 else 'are'}"
         context.event("note", f"{share} longer than {max_length} tokens, cut at the end")
     return found
-
-
-def _fills(sequence: EncodedSequence, group: EncodedGroup, max_length: int) -> bool:
-    """Whether a sequence is as long as it may be; one that ended early when it was sampled has no end either."""
-    return len(group.prompt_ids) + len(sequence.ids) >= max_length
 
 
 def _miscounted(group: Group, stage: Stage) -> str:
