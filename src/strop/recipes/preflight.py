@@ -5,7 +5,7 @@ Needs no torch, so that a wrong path or column is told at once and leaves no run
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,31 +30,38 @@ ANY_KIND = ("against", "trained_on")
 """Settings of data that take rows of every kind: answers, whatever they were asked for, and what was learnt."""
 
 
-def check_inputs(recipe: Recipe) -> None:
-    """Look at every file and folder the recipe names, and at the first rows of its data.
-
-    Raises: ValueError naming all that is wrong.
-    """
-    found = dict.fromkeys(text for stage in recipe.stages for text in _stage(recipe, stage))
-    if found:
-        raise ValueError("\n".join(found))
-
-
-def check_model(model: str) -> str:
-    """What is wrong with a model's name or folder, as far as its files tell; empty where nothing is."""
+def check_config(model: str) -> str:
+    """What is wrong with a model's name or folder but for its tokenizer; empty where nothing is."""
     folder = Path(model).expanduser()
     if folder.is_file():
         return f"{model}: a file; name the folder that it is in"
     if folder.is_dir():
         if is_adapter(str(folder)):
             return _check_adapter(model)
-        if not (folder / "config.json").is_file():
-            return f"{model}: no model folder, for it has no config.json"
-        if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-            return f"{model}: has no tokenizer (tokenizer.json); save the tokenizer in the model's folder"
-        return ""
+        return "" if (folder / "config.json").is_file() else f"{model}: no model folder, for it has no config.json"
     is_path = model.startswith((".", "/", "~")) or model.count("/") > 1
     return f"{model}: no such folder" if is_path else ""  # else it may be a hub name
+
+
+def check_model(model: str) -> str:
+    """What is wrong with a model's name or folder, as far as its files tell; empty where nothing is."""
+    folder = Path(model).expanduser()
+    if (trouble := check_config(model)) or not folder.is_dir() or is_adapter(str(folder)):
+        return trouble
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        return f"{model}: has no tokenizer (tokenizer.json); save the tokenizer in the model's folder"
+    return ""
+
+
+def check_inputs(recipe: Recipe, check: Callable[[str], str] = check_model) -> None:
+    """Look at every file and folder the recipe names, and at the first rows of its data.
+
+    Args: check: what is wrong with a model, as `check_model` says it.
+    Raises: ValueError naming all that is wrong.
+    """
+    found = dict.fromkeys(text for stage in recipe.stages for text in _stage(recipe, stage, check))
+    if found:
+        raise ValueError("\n".join(found))
 
 
 def _check_adapter(model: str) -> str:
@@ -73,9 +80,9 @@ def require_model(model: str) -> None:
         raise ValueError(trouble)
 
 
-def _stage(recipe: Recipe, stage: Stage) -> Iterator[str]:
+def _stage(recipe: Recipe, stage: Stage, check: Callable[[str], str]) -> Iterator[str]:
     for key, named in artifacts.models_of(recipe, stage).items():
-        if not named.startswith(("@", "world:")) and (trouble := check_model(named)):
+        if not named.startswith(("@", "world:")) and (trouble := check(named)):
             yield f"{stage.name}.{key}: {trouble}"
     for key, data in artifacts.sources_of(stage).items():
         try:

@@ -38,6 +38,18 @@ def planned(tiny: Any) -> Planned:
     return made
 
 
+def test_a_config_alone_is_enough(tiny: Any, tmp_path: Path) -> None:
+    """No weights and no tokenizer: rows of the largest length stand in, and no step is measured."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/config.json").write_text((Path(tiny.path("base")) / "config.json").read_text())
+    pairs = [f"model={tmp_path / 'model'}", f"data={tiny.data('sft')}", "device=cpu"]
+    (found,) = plan(command.asked(["sft"], pairs), ())
+    (other,) = plan(command.asked(["sft"], [f"model={tiny.path('base')}", *pairs[1:]]), (), measuring=False)
+    assert found.counts == other.counts and found.measured is None
+    assert found.load is not None and found.load.said == "no tokenizer.json: reckoned with rows of 2048 tokens"
+    assert found.notes[-1] == "not measured: the model's folder has no tokenizer.json"
+
+
 def test_states_are_sixteen_bytes_a_parameter_at_the_end_of_a_backward(planned: Planned) -> None:
     found = planned("sft", "training.micro_batch_tokens=512")
     assert found.load is not None and found.load.micro_batches > 1 and found.counts is not None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from strop.recipes.config import RecipeError, load_recipe, resolve
 from strop.recipes.planning.fits import USUAL, Cards
-from strop.recipes.preflight import check_inputs
+from strop.recipes.preflight import check_config, check_inputs
 from strop.recipes.settings import Recipe
 
 LACKING = ("data", "rewards", "labeller", "old")
@@ -24,7 +24,7 @@ def asked(ref: Sequence[str], pairs: Sequence[str]) -> Recipe:
         if any(problem.path.rpartition(".")[2] not in LACKING for problem in error.problems):
             raise
         recipe = resolve(list(ref), list(pairs))
-    check_inputs(recipe)
+    check_inputs(recipe, check_config)
     return recipe
 
 

@@ -238,6 +238,8 @@ def _calibrated(
     """
     if known.folder is None or stage.data is None or any(p.startswith("@") for p in artifacts.paths_of(stage.data)):
         raise RuntimeError("its rows are still to be made")
+    if not (known.folder / "tokenizer.json").is_file():
+        raise RuntimeError("the model's folder has no tokenizer.json")
     assert known.held is not None
     cut = _cut(known, stage, load, place, flops)
     _check_affordable(cut, place)
