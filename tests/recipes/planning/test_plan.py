@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from strop.cli import app
-from strop.recipes.config import RecipeError
+from strop.recipes.config import RecipeError, load_recipe
 from strop.recipes.planning import command, microstep
 from strop.recipes.planning.fits import USUAL, Cards
 from strop.recipes.planning.loads import Load
@@ -221,3 +221,30 @@ def test_what_is_measured_corrects_only_what_it_contradicts(tiny: Any, monkeypat
         assert found.time.step == pytest.approx({"training": 2.0}, rel=0.1)
         peaks.append(found.peak.total)
     assert peaks[0] == alone.peak.total and peaks[0] < peaks[1] <= 1.3 * alone.peak.total * 1.02
+
+
+def test_what_was_not_measured_goes_at_the_rate_of_what_was(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stage whose rows are still to be made, and evaluations; not where nobody did the same work."""
+    took = microstep.Measured(peak=500 * MIB, process=300 * MIB, seconds={"training": 2.0}, loading=1.0)
+    monkeypatch.setattr(microstep, "measure", lambda *_: took)
+    stages: list[dict[str, Any]] = [
+        {**tiny.sft(steps=4), "model": tiny.path("base")},
+        {"kind": "sample", "name": "sample", "model": "@sft", "data": tiny.data("prompts"), "num_prompts": 8},
+        {**tiny.sft(steps=4), "name": "again", "model": "@sft", "data": "@sample"},
+    ]
+    sft, sample, again = plan(load_recipe(tiny.recipe(tmp_path, *stages)), ())
+    assert sft.time is not None and again.time is not None and again.measured is None
+    assert sample.time is None, "no measured stage sampled"
+    rate = sum(sft.flops.values()) / sum(sft.time.step.values())
+    assert sum(again.flops.values()) / sum(again.time.step.values()) == pytest.approx(rate)
+    assert again.time.stage == pytest.approx(4 * sum(again.time.step.values()))
+    assert again.time.said == "at the rate of sft's measured step"
+    both = replace(took, seconds={"training": 2.0, "sampling": 4.0, "annotating": 0.5})
+    monkeypatch.setattr(microstep, "measure", lambda *_: both)
+    rl = {"kind": "rl", "name": "rl", "model": "@sft", "data": tiny.data("prompts"), "rewards": "number"}
+    measured = plan(load_recipe(tiny.recipe(tmp_path, *stages[:2], rl)), ())
+    sample, lender = measured[1], measured[2]
+    assert sample.time is not None and lender.time is not None
+    assert sample.time.stage == pytest.approx(sum(sample.flops.values()) / lender.time.rates["sampling"])

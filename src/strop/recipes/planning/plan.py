@@ -52,11 +52,17 @@ peak says little of what a heap grows to."""
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """Seconds. step: by phase. stage: all of it, loading and what comes before the first step included; None where the
-    number of steps is not known."""
+    """How long a stage takes, seconds.
+
+    Attributes:
+        step: by phase; empty where there are no steps.
+        stage: all of it, with what comes before the first step; None where the number of steps is not known.
+        rates: operations a second by phase. said: where they were measured.
+    """
 
     step: Mapping[str, float]
     stage: float | None
+    rates: Mapping[str, float]
     said: str
 
 
@@ -67,7 +73,8 @@ class StagePlan:
     Attributes:
         counts: of the model it starts from. load: what its steps hold; None where it makes none.
         phases: what it holds as it goes on. measured: the peak of the measured step, bytes; None without one.
-        flops: of a step, by phase. time: None without a measurement. notes: what was assumed.
+        flops: of a step, by phase; of a stage without steps, of all that it samples.
+        time: None where no step of the recipe was measured. notes: what was assumed.
     """
 
     name: str
@@ -106,7 +113,8 @@ def plan(recipe: Recipe, cards: Sequence[fits.Cards] = fits.USUAL, *, measuring:
     """
     with tempfile.TemporaryDirectory(prefix="strop-world-") as world:
         reader = Reader(recipe, Path(world))
-        return tuple(_stage(recipe, stage, reader, cards, measuring) for stage in recipe.stages)
+        plans = [_stage(recipe, stage, reader, cards, measuring) for stage in recipe.stages]
+    return tuple(_timed(stage, found, plans) for stage, found in zip(recipe.stages, plans, strict=True))
 
 
 def _stage(recipe: Recipe, stage: Stage, reader: Reader, cards: Sequence[fits.Cards], measuring: bool) -> StagePlan:
@@ -123,9 +131,9 @@ def _stage(recipe: Recipe, stage: Stage, reader: Reader, cards: Sequence[fits.Ca
     folder = folder_of(recipe, model, reader.world)
     known = _Inputs(recipe, stage, held, folder, reader)
     if not isinstance(stage, TrainingStage):
-        phases = _frozen(known, stage, place)
+        phases, flops = _frozen(known, stage, place), _sampling(held.own, stage, _drawn(known, stage))
         verdicts = tuple(fits.judge(stage, lambda s: fullest(_frozen(known, s, CARD_PLACE)).parts, c) for c in cards)
-        return StagePlan(stage.name, stage.kind, model, held.own, None, phases, verdicts=verdicts)
+        return StagePlan(stage.name, stage.kind, model, held.own, None, phases, flops=flops, verdicts=verdicts)
     load = _load(known, stage, place)
     notes = [load.said]
     phases = training_phases(stage, held, load, place)
@@ -204,7 +212,37 @@ def _drawn(known: _Inputs, stage: Stage) -> Drawn | None:
     each = max(1, samples_of(stage), getattr(stage, "num_samples", 1))
     rows = min(sampling.rows or ROWS, each * (found.count or ROWS))
     prompt = max(len(group.prompt_ids) for group in found.groups)
-    return Drawn(rows, -(-rows // each), prompt, completion)
+    asked = min(getattr(stage, "num_prompts", None) or found.count, found.count)
+    return Drawn(rows, -(-rows // each), prompt, completion, each, each * asked or None)
+
+
+def _sampling(counts: Counts, stage: Stage, drawn: Drawn | None) -> dict[str, float]:
+    """Operations of all that a stage without steps samples, a baseline of the same size included."""
+    if drawn is None or drawn.answers is None:
+        return {}
+    models = 1 + (getattr(stage, "baseline", None) is not None)
+    prompts = drawn.answers / drawn.each
+    return {"sampling": models * work.decoding(counts, prompts, drawn.answers, drawn.prompt, drawn.completion)}
+
+
+# Time.
+
+
+def _timed(stage: Stage, plan: StagePlan, plans: Sequence[StagePlan]) -> StagePlan:
+    """The plan with the time of its own measured step, else of the first other one that was measured."""
+    times = ((other.name, other.time) for other in plans if other.time is not None)
+    name, lent = next(((n, t) for n, t in times if plan.flops.keys() <= {*t.rates, "annotating"}), ("", None))
+    if plan.time is not None or lent is None or not plan.flops or plan.counts is None:
+        return plan
+    said = f"at the rate of {name}'s measured step"
+    seconds = work.seconds_of(plan.flops, lent.rates)
+    if plan.load is None or not isinstance(stage, TrainingStage):
+        return replace(plan, time=Time({}, sum(seconds.values()), lent.rates, said))
+    before = work.before_work(stage, plan.counts, plan.load) / lent.rates["training"]
+    steps = plan.load.steps
+    return replace(
+        plan, time=Time(seconds, None if steps is None else before + steps * sum(seconds.values()), lent.rates, said)
+    )
 
 
 # The measured step.
@@ -311,4 +349,4 @@ def _time(
     before = work.before_work(stage, counts, load) / rates["training"]
     said = "by a step of two micro-batches, at most" + (f", in {layers} of {counts.layers} layers" if layers else "")
     whole = None if load.steps is None else found.loading + before + load.steps * sum(step.values())
-    return Time(step, whole, said)
+    return Time(step, whole, rates, said)

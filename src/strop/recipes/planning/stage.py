@@ -68,12 +68,17 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What a stage that trains nothing samples: rows side by side, of so many prompts, and the longest of both."""
+    """What a stage that trains nothing samples: rows side by side, of so many prompts, and the longest of both.
+
+    Attributes: answers: all that it draws, of `each` a prompt; None where its prompts are not known.
+    """
 
     rows: int
     prompts: int
     prompt: int
     completion: int
+    each: int
+    answers: int | None
 
 
 def budget_of(stage: TrainingStage, place: Place) -> int:

@@ -30,9 +30,7 @@ def as_text(plans: Sequence[StagePlan]) -> str:
         lines += ["", f"the fullest stage is {largest.name}: {size(largest.peak.total)}"]
         times = [t for plan in plans if plan.time is not None and (t := plan.time.stage) is not None]
         if times:
-            left = sum(1 for plan in plans if plan.time is None)
-            more = f", and {left} stages that were not measured" if left else ""
-            lines.append(f"all measured stages take about {duration(sum(times))}{more}")
+            lines.append(f"{len(times)} of {len(plans)} stages, whose time is known, take about {duration(sum(times))}")
     return "\n".join(lines[1:]) + "\n"
 
 
@@ -63,8 +61,11 @@ def _model(counts: Counts) -> str:
 
 def _time(plan: StagePlan) -> list[str]:
     if plan.time is None:
-        work = sum(plan.flops.values())
-        return [f"  work    {work:.2g} operations a step"] if work else []
+        work, each = sum(plan.flops.values()), "a step" if plan.load is not None else "at most"
+        return [f"  work    {work:.2g} operations {each}"] if work else []
+    if not plan.time.step:
+        assert plan.time.stage is not None
+        return [f"  time    {duration(plan.time.stage)} at most, {plan.time.said}"]
     by_phase = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in plan.time.step.items())
     total = sum(plan.time.step.values())
     whole = "" if plan.time.stage is None else f", {duration(plan.time.stage)} in all"

@@ -39,18 +39,16 @@ def step_work(stage: TrainingStage, counts: Counts, load: Load, *, scalar: bool)
     if asked:
         found["annotating"] = asked
     if isinstance(stage, OnPolicyStage):
-        found["sampling"] = _decoding(stage, counts, load)
+        prompts = load.sampled / stage.num_generations
+        found["sampling"] = decoding(counts, prompts, load.sampled, load.prompt, load.completion)
     return found
 
 
-def _decoding(stage: OnPolicyStage, counts: Counts, load: Load) -> float:
-    """Each prompt once, and each answer token by token to its largest length."""
-    prompts = load.sampled / stage.num_generations
-    a_row = load.completion * (load.prompt + load.completion / 2)
-    prefill = forward(counts, prompts * load.prompt, prompts, prompts * load.prompt**2 / 2)
-    return prefill + forward(
-        counts, load.sampled * load.completion, load.sampled * load.completion, load.sampled * a_row
-    )
+def decoding(counts: Counts, prompts: float, answers: float, prompt: int, completion: int) -> float:
+    """Operations of sampling: each prompt once, and each answer token by token to its largest length."""
+    a_row = completion * (prompt + completion / 2)
+    prefill = forward(counts, prompts * prompt, prompts, prompts * prompt**2 / 2)
+    return prefill + forward(counts, answers * completion, answers * completion, answers * a_row)
 
 
 def before_work(stage: TrainingStage, counts: Counts, load: Load) -> float:
