@@ -248,3 +248,18 @@ def test_what_was_not_measured_goes_at_the_rate_of_what_was(
     sample, lender = measured[1], measured[2]
     assert sample.time is not None and lender.time is not None
     assert sample.time.stage == pytest.approx(sum(sample.flops.values()) / lender.time.rates["sampling"])
+
+
+def test_a_refresh_is_planned_as_the_reward_model_that_it_trains(tiny: Any) -> None:
+    given = [f"model={tiny.path('base')}", f"pairs.data={tiny.data('pairs')}", "refresh.rewards=number"]
+    pairs = [*given, f"refresh.data={tiny.data('prompts')}", f"ppo.data={tiny.data('prompts')}", "device=cpu"]
+    plans = {found.name: found for found in plan(command.asked(["rlhf"], pairs), (), measuring=False)}
+    refresh, reward = plans["refresh-1"], plans["reward"]
+    assert refresh.kind == "refresh" and refresh.peak.total == reward.peak.total
+    assert refresh.load is not None and refresh.load.said.startswith("@pairs still to be made: reckoned with rows of")
+
+
+@pytest.mark.parametrize("text", ["x80", "2x", "80x", "0", "-5", "abc", "1e9"])
+def test_cards_that_are_none(text: str) -> None:
+    with pytest.raises(ValueError, match="give GB of a card, as 24, or several cards, as 4x24"):
+        Cards.of(text)

@@ -31,9 +31,9 @@ class Cards:
 
         Raises: ValueError for anything else.
         """
-        num, _, gib = text.lower().removesuffix("gb").rpartition("x")
+        num, times, gib = text.lower().removesuffix("gb").rpartition("x")
         try:
-            found = Cards(float(gib), int(num or 1))
+            found = Cards(float(gib), int(num if times else 1))
         except ValueError:
             found = Cards(0, 0)
         if not (0 < found.gib < 1e4 and found.num > 0):

@@ -120,7 +120,8 @@ class Reader:
     def _rows(self, stage: Stage, data: Data | None, folder: Path | None, max_length: int) -> Rows:
         answers = max(1, stage.answers[0])
         if data is None or any(path.startswith("@") for path in artifacts.paths_of(data)):
-            why = "no data yet" if data is None else f"{data.path} is still to be made"
+            made = () if data is None else (path for path in artifacts.paths_of(data) if path.startswith("@"))
+            why = "no data yet" if data is None else f"{', '.join(made)} still to be made"
             return Rows([stand_in(max_length, answers)], 0, f"{why}: reckoned with rows of {max_length} tokens")
         if str(data) not in self.groups:
             read = load_prompts if artifacts.wants_prompts(stage) else load_dataset

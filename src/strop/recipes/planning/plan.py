@@ -113,13 +113,14 @@ def plan(recipe: Recipe, cards: Sequence[fits.Cards] = fits.USUAL, *, measuring:
     """
     with tempfile.TemporaryDirectory(prefix="strop-world-") as world:
         reader = Reader(recipe, Path(world))
-        plans = [_stage(recipe, stage, reader, cards, measuring) for stage in recipe.stages]
-    return tuple(_timed(stage, found, plans) for stage, found in zip(recipe.stages, plans, strict=True))
+        # A refresh lets the policy go before it trains.
+        stages = [_as_reward(stage) if isinstance(stage, RefreshStage) else stage for stage in recipe.stages]
+        plans = [_stage(recipe, stage, reader, cards, measuring) for stage in stages]
+    timed = [_timed(stage, found, plans) for stage, found in zip(stages, plans, strict=True)]
+    return tuple(replace(found, kind=stage.kind) for stage, found in zip(recipe.stages, timed, strict=True))
 
 
 def _stage(recipe: Recipe, stage: Stage, reader: Reader, cards: Sequence[fits.Cards], measuring: bool) -> StagePlan:
-    if isinstance(stage, RefreshStage):  # it lets the policy go before it trains
-        stage = _as_reward(stage)
     place = present(recipe)
     names = artifacts.models_of(recipe, stage)
     model = names.get("model")
