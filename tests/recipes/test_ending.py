@@ -206,3 +206,14 @@ def test_rounds_have_a_line_each_between_the_stages_and_the_table() -> None:
         len(line) <= 40
         for line in ending({"stages": [], "rounds": [{**rounds[0], "policy": {"name": "x" * 90}}] * 2}, 40)
     )
+
+
+def test_a_long_round_goes_on_in_the_next_line() -> None:
+    best = {"name": "eval-dpo-1", "metric": "accuracy", "value": 0.5}
+    made = {"round": 1, "state": "finished", "policy": {"name": "MODEL"}, "prompts": 48, "best": best}
+    long = {**made, "dropped": {"a-long-name-of-a-stage-1": {"tie": 17}, "another-long-name-of-a-stage-1": {"same": 5}}}
+    lines = ending({"stages": [], "rounds": [long, {"round": 2, "state": "skipped"}]})
+    assert max(map(len, lines)) <= 100
+    assert " ".join(line.strip() for line in lines if line).endswith(
+        "best so far eval-dpo-1, accuracy 0.50 round 2: skipped"
+    )

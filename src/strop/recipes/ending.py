@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from strop.recipes.kinds.ship import PASSED
@@ -49,7 +50,10 @@ def ending(summary: Mapping[str, Any], width: int = WIDTH) -> list[str]:
     """The stages' closing figures as lines: training stages first, then the table of the evaluations."""
     stages = [stage for stage in summary.get("stages", ()) if stage.get("metrics")]
     evaluations = [stage for stage in stages if stage["kind"] == "evaluate"]
-    rounds = [f"{INDENT}{line}"[:width] for line in rounds_told(summary.get("rounds", ()))]
+    told_rounds = rounds_told(summary.get("rounds", ()))
+    rounds = [
+        INDENT + part for text in told_rounds for part in wrap(text, width - len(INDENT), subsequent_indent=INDENT)
+    ]
     told = trained([stage for stage in stages if stage["kind"] != "evaluate"])
     return [*told, *(["", *rounds] if rounds else []), *table(evaluations, width)]
 
