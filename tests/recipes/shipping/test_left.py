@@ -54,10 +54,14 @@ def test_an_evaluation_that_failed_does_not_hold_the_model_back(made_up: Any) ->
 
 
 def test_skipped_stages_are_done(made_up: Any) -> None:
-    made_up.write(made_up.sft(), made_up.sft("second", model="@sft"))
+    """They have no folder: the stage that ended the rounds names them."""
+    made_up.write(made_up.sft(), made_up.evaluation("peak", "@sft"), made_up.sft("second", model="@sft"))
     made_up.trained("sft", str(made_up.folder / "base"))
-    made_up.entry("second", "sft", state="skipped")
+    made_up.entry("peak", "best", skips=["second"])
     assert subject_of(read_left(made_up.run), None).stage == "sft"
+    made_up.entry("peak", "best", skips=[])
+    with pytest.raises(ValueError, match="second not finished"):
+        subject_of(read_left(made_up.run), None)
 
 
 def test_nothing_was_left(made_up: Any) -> None:

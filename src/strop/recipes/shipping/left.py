@@ -176,7 +176,8 @@ def _at_its_end(left: Left) -> None:
 
 
 def _skipped(left: Left, name: str) -> bool:
-    return any(entry["name"] == name and entry.get("state") == "skipped" for entry in left.entries)
+    """Whether a stage that ended the rounds left this one out."""
+    return any(name in entry.get("skips", ()) for entry in left.done)
 
 
 def _folder(left: Left, entry: Entry) -> Path | None:
