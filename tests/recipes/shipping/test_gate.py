@@ -116,6 +116,31 @@ def test_changed_answers_are_refused(made_up: Any) -> None:
         gate_of(made_up.run)
 
 
+def test_the_model_that_the_run_was_given_is_compared_with_no_other(made_up: Any) -> None:
+    """Rounds that never beat the start leave the start; that it beats one of them is no reason to ship it."""
+    made_up.whole(values(0.9), values(0.5))
+    base = made_up.folder / "base"
+    made_up.write(
+        made_up.evaluation("eval-start", str(base)),
+        made_up.sft(model=str(base)),
+        made_up.evaluation("eval-sft", "@sft"),
+        {"kind": "best", "name": "peak", "among": ["@eval-start", "@eval-sft"]},
+    )
+    hash_ = made_up.model(made_up.run / "stages/peak/model", "base")
+    made_up.entry(
+        "peak",
+        "best",
+        inputs={"among": "@eval-start, @eval-sft", "model": str(base), "best": "@eval-start"},
+        artifacts={"model": "stages/peak/model"},
+        artifact_hashes={"model": hash_},
+    )
+    gate = gate_of(made_up.run)
+    assert (gate.subject, gate.passed) == ("peak", False)
+    (outcome,) = gate.outcomes
+    assert outcome.verdict == "unclear" and "the very weights that the run was given" in outcome.why
+    assert not gate_of(made_up.run, "against=sft").outcomes[0].why.startswith("these are")
+
+
 def test_other_questions_are_not_compared(made_up: Any, sampled: dict[str, EvaluateStage]) -> None:
     """The evaluation before asked other rows, so the starting model is asked again."""
     made_up.whole(values(0.9), values(0.9))

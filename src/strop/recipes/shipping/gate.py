@@ -38,6 +38,10 @@ NOTHING = (
     "the run evaluated nothing, so nothing says how good the model is; give data=test.jsonl rewards=number "
     "(in a recipe evaluation.data and evaluation.rewards)"
 )
+UNCHANGED = (
+    "these are the very weights that the run was given: nothing that it trained is in them, so there is nothing to "
+    "compare; name a stage that trained, as --stage NAME, or another model to compare with, as against=MODEL"
+)
 HALF = 0.5
 """The win rate of a model that is as good as the other."""
 ALARM_LENGTH = 300
@@ -163,6 +167,10 @@ def judge(
     Raises: ValueError if an input is missing, or answers were changed; Interrupted when asked to stop.
     """
     left = subject.left
+    lenient = settings.unclear == "pass"
+    if rival is None and left.came_in(subject.hash):
+        unchanged = nothing_to_judge(HELD_OUT, UNCHANGED)
+        return Gate(subject.stage, (unchanged,), tuple(alarms_of(left, subject.stage)), (), (), lenient)
     questions = questions_of(left, settings, subject.hash, rival.hash if rival else None)
     questions = [_of_other_run(question, rival) for question in questions]
     missing: dict[str, EvaluateStage] = {}
@@ -186,7 +194,6 @@ def judge(
         outcomes.append(nothing_to_judge(HELD_OUT, NOTHING))
     watching = tuple(outcome for outcome in found if outcome.rule == "watched")
     alarms = alarms_of(left, subject.stage)
-    lenient = settings.unclear == "pass"
     return Gate(subject.stage, tuple(outcomes), tuple(alarms), watching, tuple(one for one, _ in asked), lenient)
 
 

@@ -73,6 +73,15 @@ class Left:
         ]
         return any(read) and artifacts.hash_model(model, self.recipe.seed) not in read
 
+    def came_in(self, hash_: str) -> bool:
+        """Whether a stage read these very weights from outside the run, so that no training of it is in them."""
+        return any(
+            entry.get("input_hashes", {}).get(key) == hash_
+            for entry in self.done
+            for key, text in entry.get("inputs", {}).items()
+            if not str(text).startswith("@")
+        )
+
     def start_of(self, name: str) -> str:
         """What the stage's model was before any training of this run, as the recipe names it.
 
