@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import FalconConfig, MambaConfig
 
 from strop.model.adapter import LoRA, attach
 from strop.model.sizes import blank
@@ -61,6 +62,19 @@ def test_the_formula_for_usual_blocks_is_exact_for_them(tmp_path: Path) -> None:
 def test_the_formula_does_not_guess_at_experts(module: Callable[..., Any], tmp_path: Path) -> None:
     folder = written(module("experts"), tmp_path / "m")
     assert from_config(read_config(folder)) is None
+
+
+def test_one_head_of_keys_for_all_queries_is_counted_once(tmp_path: Path) -> None:
+    """Falcon-7B's, whose config says `multi_query` and names no number."""
+    config = FalconConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, vocab_size=300)
+    config.save_pretrained(tmp_path)
+    assert counts_of(str(tmp_path)).key == 16 and counts_of(str(tmp_path)).query == 64
+
+
+def test_a_model_without_attention_is_a_sentence(tmp_path: Path) -> None:
+    MambaConfig(hidden_size=64, num_hidden_layers=2, vocab_size=300).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="a mamba cannot be planned, for its config lacks a number of the usual"):
+        counts_of(str(tmp_path))
 
 
 def test_a_scalar_model_has_a_head_of_one_number(module: Callable[..., Any]) -> None:

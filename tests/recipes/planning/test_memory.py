@@ -101,7 +101,8 @@ def test_frozen_weights_under_an_adapter(module: Any) -> None:
     four_bits = replace(ADAPTER, quantize="nf4")
     small = memory.states(counts, AdamW(), memory.kept_in("cuda", True, four_bits), four_bits)
     assert plain.weights == 2 * counts.parameters + 4 * low and plain.optimizer == 8 * low
-    assert plain.weights - small.weights == pytest.approx((2 - 0.55) * counts.parameters)
+    linear = 4 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 160 * 64)
+    assert plain.weights - small.weights == pytest.approx((2 - 0.55) * linear), "neither embedding nor head"
 
 
 def test_all_tiles_are_kept_while_they_are_few() -> None:
@@ -140,3 +141,13 @@ def test_keys_and_values_of_a_cache() -> None:
     found = memory.cache(counts, CPU, rows=10, prompts=5, prompt=100, completion=100)
     held = 2 * 6 * 128 * 4 * (10 * 128 + 5 * 100)
     assert held < found < 1.2 * held
+
+
+def test_stacked_experts_are_not_kept_in_four_bits(module: Any) -> None:
+    """bitsandbytes takes linear layers: the experts' own tensors stay in bf16."""
+    counts, four_bits = count(module("experts")), replace(ADAPTER, quantize="nf4")
+    kept = memory.kept_in("cuda", True, four_bits)
+    experts = 4 * 8 * 3 * 48 * 64
+    told = memory.states(counts, AdamW(), kept, four_bits).weights - 4 * counts.adapted(four_bits)
+    assert told > 2 * (experts + counts.embedding + counts.head)
+    assert told < 2 * counts.parameters

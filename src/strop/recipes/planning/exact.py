@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 from strop.model.adapter import find_targets
+from strop.model.load import first_line
 from strop.model.sizes import blank
 from strop.recipes.planning.counts import FUSED, Counts, Linear, most_alike
 from strop.train.optim import split_parameters
@@ -16,9 +17,16 @@ from strop.train.optim import split_parameters
 def counts_of(path: str) -> Counts:
     """Counts of the model of a folder, or of the base model of an adapter's.
 
-    Raises: ValueError in a sentence where there is no config, or none of a causal language model.
+    Raises: ValueError in a sentence where there is no config, or none of a causal language model with attention.
     """
-    return count(blank(path))
+    module = blank(path)
+    try:
+        return count(module)
+    except (AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{path}: a {module.config.model_type} cannot be planned, for its config lacks a number of the usual "
+            f"attention blocks ({first_line(error)}); plan a model of their kind and size"
+        ) from error
 
 
 def count(module: Any) -> Counts:
@@ -44,7 +52,7 @@ def count(module: Any) -> Counts:
         width=width,
         layers=layers,
         query=heads * head_dim,
-        key=int(getattr(config, "num_key_value_heads", None) or heads) * head_dim,
+        key=_key_heads(config, heads) * head_dim,
         heads=heads,
         feed=_feed(linear, experts, share, width, layers),
         head_norms=any(name.endswith(("q_norm", "query_norm")) for name, _ in module.named_modules()),
@@ -53,6 +61,12 @@ def count(module: Any) -> Counts:
         positions=int(getattr(config, "max_position_embeddings", None) or 2048),
         exact=True,
     )
+
+
+def _key_heads(config: Any, heads: int) -> int:
+    """Heads of keys and values that a cache holds; one for all under `multi_query`, as of Falcon-7B."""
+    one = getattr(config, "multi_query", False) and not getattr(config, "new_decoder_architecture", False)
+    return int(getattr(config, "num_key_value_heads", None) or (1 if one else heads))
 
 
 def _linear(module: Any) -> tuple[Linear, ...]:

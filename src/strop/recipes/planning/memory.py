@@ -72,11 +72,18 @@ def states(counts: Counts, optimizer: Optimizer, kept: Kept, adapter: LoRA | Non
     if adapter is not None:
         low = counts.adapted(adapter)
         low_moments = FP32 if isinstance(optimizer, Muon) else moments
-        weights = counts.parameters * kept.frozen + low * FP32
-        return States(weights, low * FP32, low * low_moments)
+        return States(_frozen(counts, kept) + low * FP32, low * FP32, low * low_moments)
     num = counts.parameters
     matrices = counts.matrices if isinstance(optimizer, Muon) else 0
     return States(num * (kept.trained + kept.copy), num * FP32, matrices * FP32 + (num - matrices) * moments)
+
+
+def _frozen(counts: Counts, kept: Kept) -> float:
+    """Bytes of frozen weights. In 4 bits are linear layers only: no embedding, head, norm, or stacked experts."""
+    if kept.frozen != NF4:
+        return counts.parameters * kept.frozen
+    linear = sum(rows * columns * num for _, rows, columns, num in counts.linear)
+    return linear * NF4 + (counts.parameters - linear) * 2
 
 
 def optimizer_extra(counts: Counts, optimizer: Optimizer, adapter: LoRA | None) -> float:
