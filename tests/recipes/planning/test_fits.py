@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
 from strop.model.adapter import LoRA
 from strop.recipes.planning.fits import Cards, changes, judge, sharded
 from strop.recipes.planning.place import GIB
-from strop.recipes.settings import PreferenceStage, RLStage, Stage, TrainingStage
+from strop.recipes.settings import PPOStage, PreferenceStage, RLStage, Stage, TrainingStage
 
 
 def test_cards_are_read_from_text() -> None:
@@ -34,11 +35,11 @@ def test_an_adapter_that_is_there_is_quantised_next() -> None:
     assert "adapter.quantize=nf4" in found and "adapter.r=16" not in found
 
 
-def weighed(stage: Stage) -> Mapping[str, float]:
+def weighed(stage: Stage) -> list[Mapping[str, float]]:
     """A made-up stage: states of 20 GiB, a byte of activations a token, a tenth with checkpointing."""
     assert isinstance(stage, TrainingStage)
     tokens = (stage.training.micro_batch_tokens or 16384) * (0.1 if stage.training.gradient_checkpointing else 1)
-    return {"weights": GIB * (20 if stage.adapter is None else 2), "activations": tokens * GIB / 1000}
+    return [{"weights": GIB * (20 if stage.adapter is None else 2), "activations": tokens * GIB / 1000}]
 
 
 def test_changes_are_made_one_after_another_until_it_fits() -> None:
@@ -48,6 +49,29 @@ def test_changes_are_made_one_after_another_until_it_fits() -> None:
     smaller = judge(PreferenceStage(), weighed, Cards(4))
     assert smaller.would_fit and smaller.changes[-1] == "adapter.r=16"
     assert smaller.changes[0] == "training.micro_batch_tokens=4096", "the last value of a setting, once"
+
+
+def test_of_two_phases_that_are_equally_full_each_is_made_smaller() -> None:
+    """No single setting takes from the fullest of them, for the other is as full."""
+
+    def both(stage: Stage) -> list[Mapping[str, float]]:
+        assert isinstance(stage, RLStage)
+        rows = stage.sampling.rows or 256
+        return [*weighed(stage), {"weights": 20 * GIB, "kv cache": 16.384 * GIB * rows / 256}]
+
+    found = judge(RLStage(), both, Cards(30))
+    assert found.would_fit and found.changes == ("training.micro_batch_tokens=8192", "sampling.rows=128")
+
+
+def test_rows_side_by_side_are_halved_from_what_a_step_draws() -> None:
+    stage = PPOStage(training=replace(PPOStage().training, batch_size=64))
+    assert "sampling.rows=32" in [change.setting for change in changes(stage)]
+
+
+def test_rows_are_not_cut_to_less_than_an_answer_and_its_prompt() -> None:
+    stage = RLStage(training=replace(RLStage().training, max_length=1024))
+    longest = replace(stage.sampling, max_completion_length=600)
+    assert "training.max_length=512" not in [c.setting for c in changes(replace(stage, sampling=longest))]
 
 
 def test_nothing_helps_where_the_smallest_is_too_large() -> None:

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import LlamaConfig
 from typer.testing import CliRunner
 
 from strop.cli import app
+from strop.data.pack import pack
 from strop.recipes.config import RecipeError, load_recipe
-from strop.recipes.planning import command, microstep
+from strop.recipes.planning import command, loads, microstep
+from strop.recipes.planning.exact import counts_of
 from strop.recipes.planning.fits import USUAL, Cards
 from strop.recipes.planning.loads import Load
 from strop.recipes.planning.place import MIB, Place
@@ -100,6 +103,66 @@ def test_models_that_are_held_are_counted(planned: Planned) -> None:
     assert update.parts["critic"] == 12 * scalar and update.parts["reference"] == 4 * 393_984
     shared = planned("ppo", *SMALL, "critic=shared", rows="prompts")
     assert "critic" not in shared.peak.parts
+
+
+def test_a_critic_of_another_size_is_counted_as_what_it_is(planned: Planned, tmp_path: Path) -> None:
+    critic = bare(tmp_path / "critic", num_hidden_layers=1)
+    update = next(
+        p for p in planned("ppo", *SMALL, f"critic={critic}", rows="prompts").phases if p.name == "the update"
+    )
+    assert update.parts["critic"] == 12 * counts_of(str(critic)).scalar.parameters
+    with pytest.raises(ValueError, match="no-such/critic: no folder here, and a plan fetches nothing"):
+        planned("ppo", *SMALL, "critic=no-such/critic", rows="prompts")
+
+
+def bare(folder: Path, **more: int) -> Path:
+    """A folder with the config of a Llama, and nothing else."""
+    shape = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 16, "num_attention_heads": 16}
+    LlamaConfig(**{**shape, "num_key_value_heads": 8, "vocab_size": 32_000, **more}).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["sft", "dpo", "grpo objective.beta=0.1", "ppo", "ppo critic=shared", "reward"])
+@pytest.mark.parametrize("gib", [4, 8, 16])
+def test_what_is_said_to_fit_with_changes_does(name: str, gib: float, tmp_path: Path) -> None:
+    """An adapter is its own reference, so that with it one model less is held."""
+    recipe, *more = name.split()
+    words = [f"model={bare(tmp_path / 'model')}", "device=cpu", *more]
+    (first,) = plan(command.asked([recipe], words), (Cards(gib),), measuring=False)
+    (before,) = first.verdicts
+    assert before.changes and not before.fits
+    (then,) = plan(command.asked([recipe], [*words, *before.changes]), (Cards(gib),), measuring=False)
+    assert then.verdicts[0].needed == pytest.approx(before.after)
+    assert then.verdicts[0].fits == before.would_fit
+
+
+def test_a_card_runs_in_the_precision_that_is_asked_for(tmp_path: Path) -> None:
+    words = [f"model={bare(tmp_path / 'model')}", "device=cpu"]
+    needed = [
+        plan(command.asked(["sft"], [*words, f"precision={name}"]), (Cards(80),), measuring=False)[0].verdicts[0].needed
+        for name in ("auto", "bf16", "fp32")
+    ]
+    assert needed[0] == needed[1] < needed[2]
+
+
+def test_of_rows_that_are_all_alike_one_step_is_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of hundreds of long answers takes a while to pack; sixteen of them took minutes."""
+    packed: list[int] = []
+
+    def counting(groups: Any, **more: Any) -> Any:
+        packed.append(len(groups))
+        return pack(groups, **more)
+
+    monkeypatch.setattr(loads, "pack", counting)
+    words = [f"model={bare(tmp_path / 'model')}", "device=cpu"]
+    (found,) = plan(command.asked(["grpo"], [*words, "training.batch_size=16"]), (), measuring=False)
+    assert packed == [16] and found.load is not None
+    assert found.load.step_tokens > 16 * found.load.completion
+
+
+def test_what_a_stage_that_only_samples_assumes_is_said(tmp_path: Path) -> None:
+    (found,) = plan(command.asked(["sample"], [f"model={bare(tmp_path / 'model')}"]), (), measuring=False)
+    assert found.notes == ("no data yet: reckoned with rows of 1024 tokens",)
 
 
 def test_a_reward_model_has_no_logits(planned: Planned) -> None:

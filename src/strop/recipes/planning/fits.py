@@ -6,7 +6,7 @@ stands what engines that cut states into shards (ZeRO-3, Rajbhandari et al. 2020
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,8 @@ from strop.recipes.settings import OnPolicyStage, Stage, TrainingStage
 
 STATES = ("weights", "gradients", "optimizer", "reference", "critic", "monitor's copy", "sampler's copy")
 """What is cut into shards; everything else stands on each card whole."""
+
+Parts = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,27 +85,42 @@ class Verdict:
         return self.after <= self.cards.gib * GIB
 
 
-def sharded(parts: Mapping[str, float], num: int) -> float:
+def sharded(parts: Parts, num: int) -> float:
     """Bytes a card where states are cut over so many."""
     return sum(size / num if name in STATES or name.startswith("rewards") else size for name, size in parts.items())
 
 
-def judge(stage: Stage, parts_of: Callable[[Stage], Mapping[str, float]], cards: Cards) -> Verdict:
-    """Try the changes one after another until the stage fits, each on top of those that helped."""
-    parts = parts_of(stage)
-    needed = after = sum(parts.values())
+def judge(stage: Stage, phases_of: Callable[[Stage], Sequence[Parts]], cards: Cards) -> Verdict:
+    """Try the changes one after another until the stage fits, each on top of those that helped.
+
+    A change helps that takes from what the phases have too much, all together: of two phases that are equally full
+    no single one may help the fullest.
+
+    Args: phases_of: what a stage holds in each of its phases, bytes by what it is for.
+    """
+    phases = phases_of(stage)
+    needed, shards = _fullest(phases), max(sharded(parts, cards.num) for parts in phases)
     made: list[str] = []
-    while after > cards.gib * GIB:
+    while (over := _over(phases, cards)) > 0:
         for change in changes(stage):
-            smaller = sum(parts_of(change.stage).values())
-            if smaller < 0.97 * after:
-                stage, after = change.stage, smaller
+            smaller = phases_of(change.stage)
+            if _over(smaller, cards) < 0.97 * over:
+                stage, phases = change.stage, smaller
                 key = change.setting.partition("=")[0]
                 made = [m for m in made if m.partition("=")[0] != key] + [change.setting]
                 break
         else:
             break
-    return Verdict(cards, needed, sharded(parts, cards.num), tuple(made), after)
+    return Verdict(cards, needed, shards, tuple(made), _fullest(phases))
+
+
+def _fullest(phases: Sequence[Parts]) -> float:
+    return max(sum(parts.values()) for parts in phases)
+
+
+def _over(phases: Sequence[Parts], cards: Cards) -> float:
+    """Bytes that the phases hold above a card's memory, all together."""
+    return sum(max(0.0, sum(parts.values()) - cards.gib * GIB) for parts in phases)
 
 
 def changes(stage: Stage) -> Iterator[Change]:
@@ -120,14 +137,17 @@ def changes(stage: Stage) -> Iterator[Change]:
             yield _set(stage, "training", micro_batch_tokens=fewer, why="the same result, slower")
     if not training.gradient_checkpointing:
         yield _set(stage, "training", gradient_checkpointing=True, why="the same result, a third slower")
-    if isinstance(stage, OnPolicyStage) and (stage.sampling.rows or 256) > 8:
-        yield _set(stage, "sampling", rows=(stage.sampling.rows or 256) // 2, why="the same result, slower")
+    if isinstance(stage, OnPolicyStage):
+        rows = min(stage.sampling.rows or 256, training.batch_size * stage.num_generations)
+        if rows > 8:
+            yield _set(stage, "sampling", rows=rows // 2, why="the same result, slower")
     if stage.adapter is None:
         yield Change("adapter.r=16", replace(stage, adapter=LoRA()), "trains thin matrices only")
     elif stage.adapter.quantize is None:
         small = replace(stage.adapter, quantize="nf4", use_dora=False)
         yield Change("adapter.quantize=nf4", replace(stage, adapter=small), "frozen weights in 4 bits")
-    if training.max_length > 512:
+    least = 2 * stage.sampling.max_completion_length if isinstance(stage, OnPolicyStage) else 256
+    if training.max_length // 2 >= max(least, 256):  # room for a prompt
         yield _set(stage, "training", max_length=training.max_length // 2, why="longer rows are cut")
 
 

@@ -38,6 +38,8 @@ MOST_ROWS = 512
 """Rows that are read as tokens."""
 MOST_STEPS = 16
 """Steps that are packed to see what they hold."""
+ENOUGH = 1 << 20
+"""Packed tokens after which no further step is looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,10 @@ class Reader:
     def load(self, stage: TrainingStage, folder: Path | None, budget: int, *, scalar: bool) -> Load:
         """What the stage's steps hold; see `load_of`."""
         training = replace(stage.training, gradient_checkpointing=False, micro_batch_tokens=budget)
-        key = str(replace(stage, adapter=None, training=training))
+        same: TrainingStage = replace(stage, adapter=None, training=training)
+        if isinstance(same, OnPolicyStage):
+            same = replace(same, sampling=replace(same.sampling, rows=None))
+        key = str(same)
         if key not in self.loads:
             limit = training.max_length
             if isinstance(stage, OnPolicyStage):
@@ -155,13 +160,15 @@ def stand_in(max_length: int, answers: int) -> EncodedGroup:
     """A prompt of half the length, and answers of the other half."""
     half = max(1, max_length // 2)
     draw = random.Random(0)
-    prompt = tuple(draw.randrange(1 << 30) for _ in range(half))
-    return EncodedGroup(prompt, tuple(sequence_of(draw, max(1, max_length - half)) for _ in range(answers)))
+    return EncodedGroup(
+        sequence_of(draw, half).ids, tuple(sequence_of(draw, max(1, max_length - half)) for _ in range(answers))
+    )
 
 
 def sequence_of(draw: random.Random, length: int) -> EncodedSequence:
     """An answer of so many tokens, like no other."""
-    return EncodedSequence(tuple(draw.randrange(1 << 30) for _ in range(length)), (True,) * length)
+    start = draw.randrange(1 << 30)
+    return EncodedSequence(tuple(range(start, start + length)), (True,) * length)
 
 
 def load_of(stage: TrainingStage, found: Rows, seed: int, budget: int, *, scalar: bool) -> Load:
@@ -177,11 +184,15 @@ def load_of(stage: TrainingStage, found: Rows, seed: int, budget: int, *, scalar
     splittable = all(r.unit != "group" for r in stage.objective.reductions)
     trained: list[list[EncodedGroup]] = []
     packed: list[Step] = []
-    for step in range(min(steps or 1, MOST_STEPS)):
+    seen = 0
+    for step in range(min(steps or 1, MOST_STEPS if len(groups) > 1 else 1)):  # of one row all steps are alike
+        if seen >= ENOUGH:
+            break
         taken = [groups[i] for i in rows(step, num_rows=len(groups), batch_size=training.batch_size, seed=seed)]
         part = taken[: -(-training.batch_size // parts)]
         trained.append(_answered(stage, part, step) if isinstance(stage, OnPolicyStage) else part)
         packed.append(pack(trained[-1], max_tokens=budget, splittable=splittable, read_last=scalar))
+        seen += sum(len(batch.input_ids) for batch in packed[-1].batches)
     batches = [batch for step in packed for batch in step.batches]
     totals = [sum(len(batch.input_ids) for batch in step.batches) for step in packed]
     a_step, share = parts / len(packed), _share_read(batches, scalar)

@@ -30,6 +30,7 @@ from strop.recipes.planning.stage import (
 )
 from strop.recipes.settings import (
     EvaluateStage,
+    PPOStage,
     Recipe,
     RefreshStage,
     RewardStage,
@@ -97,10 +98,11 @@ class StagePlan:
 
 @dataclass(frozen=True, slots=True)
 class _Inputs:
-    """What is known before a stage is reckoned: its recipe, the models by name, and its rows."""
+    """What is known before a stage is reckoned: its recipe, its models by name, and its rows."""
 
     recipe: Recipe
     stage: Stage
+    names: Mapping[str, str]
     held: Held | None
     folder: Path | None
     reader: Reader
@@ -121,7 +123,7 @@ def plan(recipe: Recipe, cards: Sequence[fits.Cards] = fits.USUAL, *, measuring:
 
 
 def _stage(recipe: Recipe, stage: Stage, reader: Reader, cards: Sequence[fits.Cards], measuring: bool) -> StagePlan:
-    place = present(recipe)
+    place, card = present(recipe), replace(CARD_PLACE, bf16=recipe.precision != "fp32")
     names = artifacts.models_of(recipe, stage)
     model = names.get("model")
     held = _held(recipe, stage, names, reader.world) if model is not None else None
@@ -130,15 +132,19 @@ def _stage(recipe: Recipe, stage: Stage, reader: Reader, cards: Sequence[fits.Ca
         return StagePlan(stage.name, stage.kind, None, None, None, (only,), notes=("no model of its own",))
     assert model is not None
     folder = folder_of(recipe, model, reader.world)
-    known = _Inputs(recipe, stage, held, folder, reader)
+    known = _Inputs(recipe, stage, names, held, folder, reader)
     if not isinstance(stage, TrainingStage):
-        phases, flops = _frozen(known, stage, place), _sampling(held.own, stage, _drawn(known, stage))
-        verdicts = tuple(fits.judge(stage, lambda s: fullest(_frozen(known, s, CARD_PLACE)).parts, c) for c in cards)
-        return StagePlan(stage.name, stage.kind, model, held.own, None, phases, flops=flops, verdicts=verdicts)
+        drawn = _drawn(known, stage)
+        phases, flops = _frozen(known, stage, place), _sampling(held.own, stage, drawn)
+        verdicts = tuple(fits.judge(stage, lambda s: _parts(_frozen(known, s, card)), c) for c in cards)
+        said = () if drawn is None else (drawn.said,)
+        return StagePlan(
+            stage.name, stage.kind, model, held.own, None, phases, flops=flops, verdicts=verdicts, notes=said
+        )
     load = _load(known, stage, place)
     notes = [load.said]
     phases = training_phases(stage, held, load, place)
-    flops = work.step_work(stage, held.own, load, scalar=is_scalar(stage))
+    flops = work.step_work(stage, held.own, load, scalar=is_scalar(stage), critic=held.critic)
     measured, time = None, None
     if measuring:
         try:
@@ -146,7 +152,7 @@ def _stage(recipe: Recipe, stage: Stage, reader: Reader, cards: Sequence[fits.Ca
             phases = training_phases(stage, held, load, calibrated)
         except RuntimeError as error:
             notes.append(f"not measured: {error}")
-    verdicts = tuple(fits.judge(stage, lambda s: _on_card(known, s), c) for c in cards)
+    verdicts = tuple(fits.judge(stage, lambda s: _on_card(known, s, card), c) for c in cards)
     return StagePlan(
         stage.name, stage.kind, model, held.own, load, phases, measured, flops, time, verdicts, tuple(notes)
     )
@@ -175,7 +181,8 @@ def _counts(recipe: Recipe, model: str, world: Path) -> Counts:
 
 def _held(recipe: Recipe, stage: Stage, names: Mapping[str, str], world: Path) -> Held:
     others = {key: _counts(recipe, name, world) for key, name in others_of(stage, names).items()}
-    return Held(_counts(recipe, names["model"], world), others)
+    critic = _counts(recipe, names["critic"], world) if isinstance(stage, PPOStage) and "critic" in names else None
+    return Held(_counts(recipe, names["model"], world), others, critic)
 
 
 def _as_reward(stage: RefreshStage) -> RewardStage:
@@ -189,10 +196,15 @@ def _load(known: _Inputs, stage: TrainingStage, place: Place) -> Load:
     return known.reader.load(stage, known.folder, budget_of(stage, place), scalar=is_scalar(stage))
 
 
-def _on_card(known: _Inputs, stage: Stage) -> Mapping[str, float]:
-    """A training stage on a GPU, at its fullest."""
-    assert isinstance(stage, TrainingStage) and known.held is not None
-    return fullest(training_phases(stage, known.held, _load(known, stage, CARD_PLACE), CARD_PLACE)).parts
+def _on_card(known: _Inputs, stage: Stage, card: Place) -> Sequence[Mapping[str, float]]:
+    """A training stage on a GPU, phase by phase; under an adapter it may hold fewer models than without."""
+    assert isinstance(stage, TrainingStage)
+    held = _held(known.recipe, stage, known.names, known.reader.world)
+    return _parts(training_phases(stage, held, _load(known, stage, card), card))
+
+
+def _parts(phases: Sequence[Phase]) -> Sequence[Mapping[str, float]]:
+    return [phase.parts for phase in phases]
 
 
 def _frozen(known: _Inputs, stage: Stage, place: Place) -> tuple[Phase, ...]:
@@ -214,7 +226,7 @@ def _drawn(known: _Inputs, stage: Stage) -> Drawn | None:
     rows = min(sampling.rows or ROWS, each * (found.count or ROWS))
     prompt = max(len(group.prompt_ids) for group in found.groups)
     asked = min(getattr(stage, "num_prompts", None) or found.count, found.count)
-    return Drawn(rows, -(-rows // each), prompt, completion, each, each * asked or None)
+    return Drawn(rows, -(-rows // each), prompt, completion, each, each * asked or None, found.said)
 
 
 def _sampling(counts: Counts, stage: Stage, drawn: Drawn | None) -> dict[str, float]:

@@ -59,18 +59,23 @@ class Phase:
 class Held:
     """The models of a stage.
 
-    Attributes: own: the one it starts from. others: frozen ones beside it, by what they are for.
+    Attributes:
+        own: the one it starts from. others: frozen ones beside it, by what they are for.
+        critic: that a critic of its own starts from; None where it starts from the same model.
     """
 
     own: Counts
     others: Mapping[str, Counts]
+    critic: Counts | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
     """What a stage that trains nothing samples: rows side by side, of so many prompts, and the longest of both.
 
-    Attributes: answers: all that it draws, of `each` a prompt; None where its prompts are not known.
+    Attributes:
+        answers: all that it draws, of `each` a prompt; None where its prompts are not known.
+        said: where the prompts' lengths come from.
     """
 
     rows: int
@@ -79,6 +84,7 @@ class Drawn:
     completion: int
     each: int
     answers: int | None
+    said: str
 
 
 def budget_of(stage: TrainingStage, place: Place) -> int:
@@ -104,8 +110,9 @@ def training_phases(stage: TrainingStage, held: Held, load: Load, place: Place) 
     net = _Net(own, kept, policy, stage.optimizer, is_scalar(stage))
     base: Parts = {"weights": policy.weights, **_others(held, place)}
     if isinstance(stage, PPOStage) and stage.critic != SHARED:
-        value = memory.states(own.scalar, stage.critic_optimizer, kept, stage.adapter)
-        critic = _Net(own.scalar, kept, value, stage.critic_optimizer, True, "critic: ")
+        trunk = (held.critic or own).scalar
+        value = memory.states(trunk, stage.critic_optimizer, kept, stage.adapter)
+        critic = _Net(trunk, kept, value, stage.critic_optimizer, True, "critic: ")
         phases = _steps(stage, critic, load, {**base, "critic": value.weights}, {
             "optimizer": policy.optimizer + value.optimizer})  # fmt: skip
         base["critic"] = value.weights + value.optimizer

@@ -23,8 +23,14 @@ def forward(counts: Counts, tokens: float, read: float, attended: float) -> floa
     return trunk + 2.0 * counts.embedding * read
 
 
-def step_work(stage: TrainingStage, counts: Counts, load: Load, *, scalar: bool) -> dict[str, float]:
-    """Operations of one step by phase: sampling, annotating, training."""
+def step_work(
+    stage: TrainingStage, counts: Counts, load: Load, *, scalar: bool, critic: Counts | None = None
+) -> dict[str, float]:
+    """Operations of one step by phase: sampling, annotating, training.
+
+    Args: scalar: whether the model ends in one number. critic: PPO's own one; None for one like the policy.
+    """
+    value = forward(critic or counts, load.step_tokens, 0.0, load.step_attended)
     read = 0.0 if scalar else load.step_read
     once = forward(counts, load.step_tokens, read, load.step_attended)
     times = 2.0 if stage.adapter is not None else 3.0
@@ -33,9 +39,9 @@ def step_work(stage: TrainingStage, counts: Counts, load: Load, *, scalar: bool)
     passes = stage.passes if isinstance(stage, RLStage | PPOStage) else 1
     found = {"training": passes * (times * once + again)}
     if isinstance(stage, PPOStage) and stage.critic != SHARED:
-        found["training"] += passes * times * forward(counts, load.step_tokens, 0.0, load.step_attended)
+        found["training"] += passes * times * value
     asked = once if holds_reference(stage) else 0.0
-    asked += forward(counts, load.step_tokens, 0.0, load.step_attended) if isinstance(stage, PPOStage) else 0.0
+    asked += value if isinstance(stage, PPOStage) else 0.0
     if asked:
         found["annotating"] = asked
     if isinstance(stage, OnPolicyStage):
