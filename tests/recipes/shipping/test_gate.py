@@ -138,6 +138,7 @@ def test_the_model_that_the_run_was_given_is_compared_with_no_other(made_up: Any
     assert (gate.subject, gate.passed) == ("peak", False)
     (outcome,) = gate.outcomes
     assert outcome.verdict == "unclear" and "the very weights that the run was given" in outcome.why
+    assert len(gate.asked[0].ours) == NUM, "its own answers are told all the same"
     assert not gate_of(made_up.run, "against=sft").outcomes[0].why.startswith("these are")
 
 

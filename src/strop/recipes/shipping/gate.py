@@ -167,12 +167,11 @@ def judge(
     Raises: ValueError if an input is missing, or answers were changed; Interrupted when asked to stop.
     """
     left = subject.left
-    lenient = settings.unclear == "pass"
-    if rival is None and left.came_in(subject.hash):
-        unchanged = nothing_to_judge(HELD_OUT, UNCHANGED)
-        return Gate(subject.stage, (unchanged,), tuple(alarms_of(left, subject.stage)), (), (), lenient)
+    unchanged = rival is None and left.came_in(subject.hash)
     questions = questions_of(left, settings, subject.hash, rival.hash if rival else None)
     questions = [_of_other_run(question, rival) for question in questions]
+    if unchanged:  # what it can do is told, and not as a change
+        questions = [replace(question, theirs=None, margin=None) for question in questions]
     missing: dict[str, EvaluateStage] = {}
     for question in questions:
         missing |= _to_ask(question, subject, rival)
@@ -190,10 +189,11 @@ def judge(
     compared = preferences_of(left, settings, subject.hash, rival.hash if rival else None)
     found += [above_floor(scores, HALF - settings.margin, left.recipe.seed) for scores in compared]
     outcomes = [outcome for outcome in found if outcome.rule != "watched"]
-    if not outcomes:
-        outcomes.append(nothing_to_judge(HELD_OUT, NOTHING))
+    if unchanged or not outcomes:
+        outcomes.append(nothing_to_judge(HELD_OUT, UNCHANGED if unchanged else NOTHING))
     watching = tuple(outcome for outcome in found if outcome.rule == "watched")
     alarms = alarms_of(left, subject.stage)
+    lenient = settings.unclear == "pass"
     return Gate(subject.stage, tuple(outcomes), tuple(alarms), watching, tuple(one for one, _ in asked), lenient)
 
 
