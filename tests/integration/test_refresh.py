@@ -92,6 +92,16 @@ def test_half_of_what_it_trains_on_is_old(done: Path, small_runs: Any) -> None:
     assert len(steps) == -(-(fresh + old) // 8) and all({"accuracy", "margin"} <= row.keys() for row in steps)
 
 
+def test_every_prompt_it_asked_is_accounted_for(tiny: Any, tmp_path: Path, small_runs: Any) -> None:
+    """Those that taught nothing are counted, and so are the pairs held out of the fresh and of the old ones."""
+    path = run(tiny, tmp_path, refresh(tiny, model=tiny.path("base"), num_samples=2))
+    data = small_runs.summary(path)["stages"][0]["data"]
+    labelled, fresh = (small_runs.lines(path / f"stages/refresh/{file}.jsonl") for file in ("samples", "pairs"))
+    same = sum(len({c["score"] for c in row["completions"]}) == 1 for row in labelled)
+    assert sum(data["dropped"].values()) == same == len(labelled) - len(fresh) > 0
+    assert data["prompts"] == len(labelled) == 20 and data["held_out"] > 2
+
+
 def test_it_says_what_was_gained_and_what_was_kept(done: Path, small_runs: Any) -> None:
     metrics = small_runs.summary(done)["stages"][1]["metrics"]
     wanted = {"accuracy", "before/accuracy", "old/accuracy", "before/old/accuracy", "temperature", "ece"}

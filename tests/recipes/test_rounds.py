@@ -43,6 +43,19 @@ def test_a_round_brings_together_what_its_stages_left() -> None:
     assert second["state"] == "finished" and "sft-2" in second["stages"] and "eval-start" not in second["stages"]
 
 
+def test_a_refresh_asks_the_policy() -> None:
+    """How many of its answers were labelled, and not how many prompts PPO has to draw from."""
+    asked = {"inputs": {"model": "@reward", "policy": "@sft"}, "input_hashes": {"model": "rm", "policy": "tuned"}}
+    data = {"kept": 36, "prompts": 32, "dropped": {"prompts whose answers' scores are all the same": 12}}
+    stages = [
+        entry("refresh-1", "refresh", data=data, **asked),
+        entry("ppo-1", "ppo", data={"kept": 2048, "dropped": {}}, inputs={"model": "@sft"}),
+    ]
+    (made,) = rounds_of(stages)
+    assert made["policy"] == {"name": "@sft", "hash": "tuned"} and made["prompts"] == 32
+    assert made["dropped"] == {"refresh-1": {"prompts whose answers' scores are all the same": 12}}
+
+
 def test_a_skipped_round_still_has_its_choice() -> None:
     skipped = [{**made, "state": "skipped", "metrics": {}} for made in in_round(2, "@peak-1")[:-1]]
     last = entry("peak-2", "best", inputs={"best": "@eval-average-1"}, metrics={"gold": FIGURE})

@@ -16,8 +16,8 @@ Entry = Mapping[str, Any]
 
 NUMBERED = re.compile(r"(.+)-([1-9]\d*)")
 SCORERS = ("reward", "refresh", "process")
-ANSWERERS = ("sample", "rl", "ppo", "online")
-"""Kinds whose model answers prompts."""
+ANSWERERS = ("sample", "rl", "ppo", "online", "refresh")
+"""Kinds for which a model answers prompts: their own, or of a refresh the policy."""
 MAKERS = ("sft", "preference", "unpaired", "rl", "ppo", "online", "average")
 """Kinds that leave a policy."""
 DONE = ("finished", "reused")
@@ -55,8 +55,9 @@ def _parts(entries: Sequence[Entry]) -> Iterator[tuple[str, Any]]:
     answered = [entry for entry in entries if entry["kind"] in ANSWERERS]
     policies = [entry for entry in entries if entry["kind"] in MAKERS]
     scorers = [entry for entry in entries if entry["kind"] in SCORERS]
-    yield "policy", _read(answered[0], "model") if answered else None
-    yield "prompts", answered[0].get("data", {}).get("kept") if answered else None
+    refresh = bool(answered) and answered[0]["kind"] == "refresh"
+    yield "policy", _read(answered[0], "policy" if refresh else "model") if answered else None
+    yield "prompts", answered[0].get("data", {}).get("prompts" if refresh else "kept") if answered else None
     yield "reward_model", _left(scorers[-1]) if scorers else None
     yield "leaves", _left(policies[-1]) if policies else None
     yield "seeds", {entry["name"]: entry["seed"] for entry in entries if "seed" in entry}

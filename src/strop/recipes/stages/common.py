@@ -98,8 +98,12 @@ def fit_fixed(
     check_first: Check | None = None,
     finish: Callable[[], Finished] | None = None,
     monitor: Monitoring | None = None,
+    held_apart: int = 0,
 ) -> StageResult:
-    """Train on rows that stand in a file."""
+    """Train on rows that stand in a file.
+
+    Args: held_apart: rows that the stage has held out itself and measures in `finish`, for the account.
+    """
     assert stage.data is not None
     steps = num_steps(len(split.train), stage.training)
     packing = packing_of(stage, model, objective)
@@ -109,6 +113,7 @@ def fit_fixed(
         groups, _ = annotated(annotations, split.held_out, {})
         return evaluate_objective(model, groups, objective, packing.max_tokens, packing.device)
 
+    num_held = len(split.held_out) + held_apart
     job = Job(
         context=context,
         training=stage.training,
@@ -120,12 +125,12 @@ def fit_fixed(
         passes=Passes(),
         evaluate=held_out if split.held_out else None,
         check_first=check_first,
-        begin={"data": split.data.said, "held out": rows_of(len(split.held_out)), "batch": arithmetic(stage, steps)},
+        begin={"data": split.data.said, "held out": rows_of(num_held), "batch": arithmetic(stage, steps)},
         annotations=annotations,
         finish=finish,
         monitor=monitor,
     )
-    return replace(fit(job), data={**split.data.summary, "held_out": len(split.held_out)})
+    return replace(fit(job), data={**split.data.summary, "held_out": num_held})
 
 
 def learner_of(

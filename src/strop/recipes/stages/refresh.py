@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +23,7 @@ from strop.model.scoring import SharedScorer
 from strop.recipes.arithmetic import num_held_out
 from strop.recipes.context import Context, Interrupted, StageResult
 from strop.recipes.fit import Finished
-from strop.recipes.inputs import Loaded, Prompts, Split, drawn, encode_all, load_groups, prompts_of
+from strop.recipes.inputs import Dropped, Encoded, Loaded, Prompts, Split, drawn, encode_all, load_groups, prompts_of
 from strop.recipes.settings import RefreshStage, RewardStage
 from strop.recipes.stages.chunks import FILE, bare
 from strop.recipes.stages.common import fit_fixed, load_frozen, num_positions, packing_of, sampler, tokenizer_of
@@ -40,11 +41,12 @@ PROMPTS_AT_ONCE = 64
 
 @dataclass(frozen=True, slots=True)
 class Mixed:
-    """Pairs as tokens: those to train on, and those held out of the fresh and of the old ones."""
+    """Pairs as tokens: those to train on, those held out of the fresh and of the old ones, and what was left out."""
 
     train: list[EncodedGroup]
     fresh: list[EncodedGroup]
     old: list[EncodedGroup]
+    dropped: Counter[str]
 
 
 def run(stage: RefreshStage, context: Context) -> StageResult:
@@ -60,13 +62,14 @@ def run(stage: RefreshStage, context: Context) -> StageResult:
     chat = Comparisons(tokenizer, stage.data.system, pairs_only=True)
     model = open_reward(as_reward, context, chat)
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(model.module.config.get_text_config().pad_token_id)
-    pairs = fresh_pairs(stage, context, labelled)
+    pairs, refused = fresh_pairs(stage, context, labelled)
     _write(context.stage_dir / PAIRS, pairs)
     mixed = mixed_pairs(stage, context, chat, pairs, () if old is None else old.groups)
     before = _accuracies(stage, context, model, mixed)
     finish = partial(_leave_figures, stage, context, model, mixed, _answers(labelled, chat, stage), before)
-    split = Split(mixed.train, [], _account(data, mixed))
-    result = fit_fixed(as_reward, context, model, chat, split, stage.objective, finish=finish)
+    split = Split(mixed.train, [], _account(data, refused, mixed, len(labelled)))
+    held = len(mixed.fresh) + len(mixed.old)
+    result = fit_fixed(as_reward, context, model, chat, split, stage.objective, finish=finish, held_apart=held)
     return replace(result, artifacts={**result.artifacts, "samples": PAIRS})
 
 
@@ -127,8 +130,8 @@ def _write(file: Path, groups: Sequence[Group]) -> None:
 # Fresh and old pairs.
 
 
-def fresh_pairs(stage: RefreshStage, context: Context, labelled: Sequence[Group]) -> list[Group]:
-    """The best and the worst answer of each prompt.
+def fresh_pairs(stage: RefreshStage, context: Context, labelled: Sequence[Group]) -> tuple[list[Group], Counter[str]]:
+    """The best and the worst answer of each prompt; and how many prompts gave none, by reason.
 
     Raises: ValueError if no prompt's answers differ in score.
     """
@@ -138,7 +141,7 @@ def fresh_pairs(stage: RefreshStage, context: Context, labelled: Sequence[Group]
     if not pairs:
         told = "; ".join(f"{count} {reason}" for reason, count in refused.most_common())
         raise ValueError(f"{stage.name}: no fresh pair is left of {len(labelled)} prompts ({told}); raise num_samples")
-    return [bare(pair) for pair in pairs]
+    return [bare(pair) for pair in pairs], refused
 
 
 def mixed_pairs(
@@ -146,10 +149,10 @@ def mixed_pairs(
 ) -> Mixed:
     """Held-out shares of both kinds, and the rest: every fresh pair, and old ones, drawn by the seed, beside them."""
     limit = stage.training.max_length
-    fresh = encode_all(pairs, chat, limit, context).tokens
-    known = encode_all(old, chat, limit, context).tokens if old else []
-    new, fresh_out = _parted(fresh, stage, context.seed)
-    rest, old_out = _parted(known, stage, context.seed)
+    fresh = encode_all(pairs, chat, limit, context)
+    known = encode_all(old, chat, limit, context) if old else Encoded([], [], Dropped())
+    new, fresh_out = _parted(fresh.tokens, stage, context.seed)
+    rest, old_out = _parted(known.tokens, stage, context.seed)
     wanted = old_pairs_for(len(new), stage.old_share)
     order = np.random.default_rng([context.seed, 3]).permutation(len(rest))[:wanted]
     taken = [rest[i] for i in sorted(order.tolist())]
@@ -158,7 +161,7 @@ def mixed_pairs(
     if len(taken) < wanted:
         text = f"old_share={stage.old_share:g} asks for {wanted} old pairs and there are {len(taken)}"
         context.event("alarm", f"{text}; what the model knew may fade: give more, or fewer prompts")
-    return Mixed([*new, *taken], fresh_out, old_out)
+    return Mixed([*new, *taken], fresh_out, old_out, fresh.dropped.reasons + known.dropped.reasons)
 
 
 def old_pairs_for(num_fresh: int, old_share: float) -> int:
@@ -176,11 +179,12 @@ def _parted(
     return left, [group for i, group in enumerate(groups) if i in chosen]
 
 
-def _account(data: Loaded, mixed: Mixed) -> Loaded:
-    """What is trained on, as the start block and the summary say it."""
+def _account(data: Loaded, refused: Counter[str], mixed: Mixed, prompts: int) -> Loaded:
+    """What is trained on, as the start block and the summary say it; how many prompts were asked and gave no pair."""
     count = len(mixed.train)
     told = {"kind": "preference", "shape": "fresh pairs of the policy, and old ones", "rows": count, "kept": count}
-    return Loaded((), {**data.summary, **told})
+    dropped = dict(Counter(data.summary["dropped"]) + refused + mixed.dropped)
+    return Loaded((), {**data.summary, **told, "dropped": dropped, "prompts": prompts})
 
 
 # What is measured.
