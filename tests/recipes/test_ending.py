@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from strop.recipes.ending import ending, story
 
 
@@ -119,6 +121,12 @@ def test_a_training_stage_has_one_line() -> None:
         "  eval_rewards/margins 0.50  (held out, n=48)  2 min 50 s",
         "  grpo  loss -  reward 1.15  (last steps)  30 s",
     ]
+
+
+@pytest.mark.parametrize("kind", ["label", "revise", "steps", "search"])
+def test_figures_of_rows_that_a_stage_leaves_are_not_called_held_out(kind: str) -> None:
+    stage = {"name": "it", "kind": kind, "seconds": 1.0, "metrics": {"ties": figure(0.25, 0.1, 0.4, n=46)}}
+    assert ending({"stages": [stage]}) == ["", "  it  ties 0.25 [0.10, 0.40]  (n=46)  1 s"]
 
 
 def test_nothing_came_of_nothing() -> None:

@@ -38,7 +38,7 @@ READ = 1000
 """Sampled prompts an evaluation is searched for the telling one, the first ones."""
 HIDDEN = ("before/", "delta/", "win_rate/", "unscorable/", "style/", "completions/min_", "completions/max_")
 INDENT = "  "
-UNTRAINED = ("sample", "score", "select")
+UNTRAINED = ("sample", "score", "select", "label", "revise", "steps", "search")
 """Kinds of stages whose figures are of the rows they leave."""
 STAR = "* another value than its baseline's, by the 95 % interval of the paired difference"
 
