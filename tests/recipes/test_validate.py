@@ -72,6 +72,26 @@ def test_the_quickstart_is_looked_at_without_torch() -> None:
     assert "tokenizers" in sys.modules
 
 
+def test_a_refresh_trains_its_reward_model(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    shape = {"vocab_size": 100, "hidden_size": 8, "num_hidden_layers": 1, "intermediate_size": 16}
+    (base / "config.json").write_text(json.dumps({**shape, "num_attention_heads": 2, "tie_word_embeddings": True}))
+    data = pairs(tmp_path, 8)
+    refresh = {
+        "kind": "refresh",
+        "name": "refresh",
+        "policy": str(base),
+        "data": data,
+        "old": data,
+        "rewards": "number",
+    }
+    (stage,) = validate(load_recipe({"name": "r", "model": str(base), "stages": [refresh]}))
+    assert stage["memory"]["bytes"] == 16 * num_parameters(base)
+    (stage,) = validate(load_recipe({"name": "r", "model": str(base), "stages": [{**refresh, "adapter": "lora"}]}))
+    assert stage["memory"]["trained"] > 0
+
+
 def test_a_model_that_is_picked_or_averaged_has_the_shape_of_those_it_is_of(tmp_path: Path) -> None:
     base = tmp_path / "base"
     base.mkdir()

@@ -17,7 +17,16 @@ from strop.recipes.kinds.ppo import SHARED
 from strop.recipes.methods import holds_reference
 from strop.recipes.planning.counts import from_config, read_config
 from strop.recipes.preflight import ANY_KIND, wrong_kind
-from strop.recipes.settings import Data, OnPolicyStage, PPOStage, Recipe, Stage, TrainingStage
+from strop.recipes.settings import (
+    Data,
+    OnPolicyStage,
+    PPOStage,
+    Recipe,
+    RefreshStage,
+    RewardStage,
+    Stage,
+    TrainingStage,
+)
 from strop.rewards.gym import GYM, resolve_gym, sized
 from strop.types import Group, content_to_json
 from strop.world.write import resolve
@@ -104,6 +113,8 @@ def memory_of(stage: Stage, folder: Path | None) -> dict[str, Any]:
     num = num_parameters(folder)
     if num is None:
         return {"text": "unknown by config.json alone; strop plan counts it"}
+    if isinstance(stage, RefreshStage):  # lets the policy go before it trains
+        stage = RewardStage(name=stage.name, data=stage.old, adapter=stage.adapter, training=stage.training)
     if not isinstance(stage, TrainingStage):
         return {"parameters": num, "bytes": 4 * num, "text": f"{num:,} parameters x 4 bytes = {size(4 * num)}"}
     if stage.adapter is not None:
