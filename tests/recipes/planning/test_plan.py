@@ -184,11 +184,24 @@ def test_without_data_rows_of_the_largest_length_stand_in(tiny: Any) -> None:
     assert found.load is not None and found.load.steps is None and found.verdicts[0].fits
 
 
+def test_of_a_recipe_without_any_data_all_stages_are_planned(tiny: Any) -> None:
+    model = f"model={tiny.path('base')}"
+    kinds = [stage.kind for stage in command.asked(["align"], [model]).stages]
+    assert kinds == ["sft", "sample", "label", "preference", "rl", "ship"]
+    some = command.asked(["align"], [model, f"dpo.data={tiny.data('pairs')}"])
+    assert [stage.name for stage in some.stages] == ["dpo"], "as strop run leaves them out"
+    with pytest.raises(RecipeError, match="model: is missing"):
+        command.asked(["align"], [])
+    with pytest.raises(RecipeError, match="stages"):
+        command.asked(["align"], [model, "stages=[]"])
+
+
 def test_other_mistakes_are_told(tiny: Any) -> None:
     with pytest.raises(RecipeError, match="betta"):
         command.asked(["dpo"], [f"model={tiny.path('base')}", "objective.betta=1"])
-    with pytest.raises(RecipeError, match="model"):
+    with pytest.raises(RecipeError, match="model") as raised:
         command.asked(["dpo"], [])
+    assert "data" not in str(raised.value), "which a plan can do without"
 
 
 def test_numbers_behind_gpu_are_cards() -> None:

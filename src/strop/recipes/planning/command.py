@@ -11,18 +11,25 @@ from strop.recipes.settings import Recipe
 
 LACKING = ("data", "rewards", "labeller", "old")
 """Settings that a plan can do without: it needs no rows and asks nobody."""
+WHOLE = "optional=[]"
+"""Leaves out no stage for want of data."""
 
 
 def asked(ref: Sequence[str], pairs: Sequence[str]) -> Recipe:
     """The recipe with overrides, without its data and rewards where they are not named.
+
+    Stages without data are left out, as `strop run` leaves them out; where that leaves none, all are planned.
 
     Raises: RecipeError with what is wrong; ValueError for a path that is no file.
     """
     try:
         recipe = load_recipe(list(ref), list(pairs))
     except RecipeError as error:
-        if any(problem.path.rpartition(".")[2] not in LACKING for problem in error.problems):
-            raise
+        if WHOLE not in pairs and any(problem.path == "stages" for problem in error.problems):
+            return asked(ref, [*pairs, WHOLE])
+        wrong = [problem for problem in error.problems if problem.path.rpartition(".")[2] not in LACKING]
+        if wrong:
+            raise RecipeError(wrong) from error
         recipe = resolve(list(ref), list(pairs))
     check_inputs(recipe, check_config)
     return recipe
