@@ -17,9 +17,9 @@ from strop.data.pack import pack
 from strop.recipes.config import RecipeError, load_recipe
 from strop.recipes.planning import command, loads, microstep
 from strop.recipes.planning.exact import counts_of
-from strop.recipes.planning.fits import USUAL, Cards
+from strop.recipes.planning.fits import USUAL, Cards, Verdict
 from strop.recipes.planning.loads import Load
-from strop.recipes.planning.place import MIB, Place
+from strop.recipes.planning.place import GIB, MIB, Place
 from strop.recipes.planning.plan import StagePlan, plan
 from strop.recipes.planning.text import as_text
 from strop.recipes.planning.work import step_work
@@ -333,6 +333,12 @@ def test_a_refresh_is_planned_as_the_reward_model_that_it_trains(tiny: Any) -> N
     refresh, reward = plans["refresh-1"], plans["reward"]
     assert refresh.kind == "refresh" and refresh.peak.total == reward.peak.total
     assert refresh.load is not None and refresh.load.said.startswith("@pairs still to be made: reckoned with rows of")
+
+
+def test_of_several_cards_a_run_takes_one(planned: Planned) -> None:
+    """`strop run` refuses several processes, so nothing is said to be shared."""
+    found = replace(planned("sft"), verdicts=(Verdict(Cards(80, 8), 2 * GIB, GIB, (), 2 * GIB),))
+    assert "8 x 80 GB  fits: 2 GiB a card; strop run takes one of them" in as_text([found])
 
 
 @pytest.mark.parametrize("text", ["x80", "2x", "80x", "0", "-5", "abc", "1e9"])

@@ -75,7 +75,7 @@ def _time(plan: StagePlan) -> list[str]:
 def _verdict(verdict: Verdict) -> list[str]:
     begin = f"{verdict.cards!s:>9}  "
     if verdict.fits:
-        more = f"; {verdict.cards.num} cards share the rows of a step" if verdict.cards.num > 1 else ""
+        more = "; strop run takes one of them" if verdict.cards.num > 1 else ""
         return [f"{begin}fits: {size(verdict.needed)} a card{more}"]
     said = f"{begin}does not fit: {size(verdict.needed)} a card"
     if verdict.changes and verdict.would_fit:
