@@ -36,7 +36,7 @@ def test_a_round_brings_together_what_its_stages_left() -> None:
     assert second["policy"] == {"name": "@peak-1", "hash": "hash of @peak-1"}
     assert second["prompts"] == 40 and second["kept"] == {"sample-2": 40, "best-2": 37}
     assert second["dropped"] == {"best-2": {"answers cut by the length limit": 2, "repeated": 1}}
-    assert second["reward_model"] == {"name": "reward-2", "hash": "rm", "accuracy": 0.75}
+    assert second["reward_model"] == {"name": "reward-2", "hash": "rm", "accuracy": 0.75, "n": 40}
     assert second["leaves"] == {"name": "average-2", "hash": "mean"}
     assert second["seeds"]["sample-2"] == 2 and len(second["seeds"]) == 6
     assert second["best"] == {"name": "eval-average-2", "metric": "gold", **FIGURE}
@@ -77,7 +77,7 @@ def test_a_line_a_round() -> None:
     skipped = [{**made, "state": "skipped", "metrics": {}} for made in in_round(3, "@peak-2")]
     told = rounds_told(rounds_of([*in_round(1, "base"), *in_round(2, "@peak-1"), *skipped]))
     assert told[1] == (
-        "round 2: 40 prompts to @peak-1; dropped 3 in best-2; reward-2 right in 0.75; "
+        "round 2: 40 prompts to @peak-1; dropped 3 in best-2; reward-2 right in 0.75 (n=40); "
         "best so far eval-average-2, gold 0.75"
     )
     assert told[2] == "round 3: skipped"

@@ -71,9 +71,9 @@ def _read(entry: Entry, key: str) -> dict[str, Any]:
 
 
 def _left(entry: Entry) -> dict[str, Any]:
-    accuracy = entry.get("metrics", {}).get("accuracy", {}).get("value")
+    figure = entry.get("metrics", {}).get("accuracy", {})
     told = {"name": entry["name"], "hash": entry.get("artifact_hashes", {}).get("model")}
-    return {**told, "accuracy": accuracy} if entry["kind"] in SCORERS else told
+    return {**told, "accuracy": figure.get("value"), "n": figure.get("n")} if entry["kind"] in SCORERS else told
 
 
 def _chosen(entry: Entry) -> dict[str, Any]:
@@ -99,6 +99,6 @@ def _told(made: Mapping[str, Any]) -> Iterator[str]:
     if dropped:
         yield "dropped " + ", ".join(f"{count} in {name}" for name, count in dropped.items())
     if (scorer := made.get("reward_model")) and scorer["accuracy"] is not None:
-        yield f"{scorer['name']} right in {brief(scorer['accuracy'])}"
+        yield f"{scorer['name']} right in {brief(scorer['accuracy'])} (n={scorer['n']})"
     if best := made.get("best"):
         yield f"best so far {best['name']}, {best['metric']} {brief(best['value'])}"
