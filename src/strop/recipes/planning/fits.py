@@ -1,7 +1,8 @@
 """What fits where, and what to change first where it does not.
 
-`strop run` is one process on one card and keeps every model whole there, so that more cards make nothing smaller. Beside
-that stands what engines that cut states into shards (ZeRO-3, Rajbhandari et al. 2020, arXiv:1910.02054) would need.
+`strop run` is one process on one card and keeps every model whole there, so that more cards make nothing smaller.
+Beside that stands what engines that cut states into shards (ZeRO-3, Rajbhandari et al. 2020, arXiv:1910.02054)
+would need.
 """
 
 from __future__ import annotations
