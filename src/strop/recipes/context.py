@@ -128,6 +128,12 @@ class Context:
         self.journal.event(kind, text, stage=self.name, step=step, **extra)
         self.display.note(text, kind)
 
+    def note_once(self, text: str) -> None:
+        """A note that holds for the whole run, at the first of its stages that comes upon it."""
+        if text not in self.journal.said:
+            self.journal.said.add(text)
+            self.event("note", text)
+
     def samples(self, step: int, groups: Sequence[Group]) -> None:
         """Show a few sampled answers on the terminal (the file is the stage's own)."""
         self.display.samples(self.name, step, groups)

@@ -28,6 +28,8 @@ class Journal:
         self._written_s = -math.inf
         self.stepped = False
         """Whether a step was recorded since this was last set to false."""
+        self.said: set[str] = set()
+        """Notes of the whole run that were said already."""
 
     def metrics(self, stage: str, step: int, values: Mapping[str, float]) -> dict[str, Any]:
         """Append one step's line; returns what it says, for the display."""

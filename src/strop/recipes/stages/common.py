@@ -76,7 +76,7 @@ def tokenizer_of(path: str, context: Context) -> PreTrainedTokenizerBase:
     tokenizer, template = load_tokenizer(path), context.recipe.template
     own = template is not None and not give_template(tokenizer, template)
     if own and not Path(path).is_relative_to(context.run_dir):  # what a stage left has its base's, which was said
-        context.event("note", f"{path} has a chat template of its own, so template={template} is not used")
+        context.note_once(f"{path} has a chat template of its own, so template={template} is not used")
     return tokenizer
 
 
