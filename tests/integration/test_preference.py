@@ -221,6 +221,10 @@ def test_soft_labels_and_margins_of_the_rows_are_read(tiny: Any, small_runs: Any
     assert "12 of 12 rows have a probability that nothing reads; set objective.soft_labels=true" in notes(
         small_runs, plain
     )
+    judged = [{"probability": 0.9, "margin": 0.8}, {"probability": 0.5, "margin": 0.0}]  # |2p - 1|, as judges leave it
+    file.write_text("".join(json.dumps({**row, **judged[i % 2]}) + "\n" for i, row in enumerate(rows)))
+    again = run("dpo", tiny, tmp_path / "again", **soft, **{"objective.soft_labels": True})
+    assert "that nothing reads" not in notes(small_runs, again), "the probability said it already"
     with pytest.raises(ValueError, match="43 x no margin"):
         run("dpo", tiny, tmp_path / "none", **both)
 

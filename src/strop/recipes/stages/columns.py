@@ -66,6 +66,14 @@ class NumberedChat(Chat):
         ]
 
 
+def _says_the_probability(group: Group) -> bool:
+    """Whether a row's margin, if it has one, is |2 p - 1|, as judges and people leave it: the same said again."""
+    margin, probability = (_number(name, group.row.get(name)) for name in ("margin", "probability"))
+    if isinstance(margin, str) or isinstance(probability, str):
+        return group.row.get("margin") is None
+    return math.isclose(margin, abs(2 * probability - 1), abs_tol=1e-6)
+
+
 def say_unread(groups: Sequence[Group], needs: frozenset[str], able: bool, context: Context) -> None:
     """Say which numbers the rows have and the objective leaves alone, so that soft labels are not lost in silence.
 
@@ -73,6 +81,8 @@ def say_unread(groups: Sequence[Group], needs: frozenset[str], able: bool, conte
     """
     for name in sorted(ROW_NUMBERS - needs):
         values = [v for group in groups if isinstance(v := group.row.get(name), int | float)]
+        if name == "margin" and "probability" in needs and all(map(_says_the_probability, groups)):
+            continue
         if any(value != 1 for value in values):
             cure = f"set objective.{SWITCHES[name]}=true to read it" if able else "dpo and bradley_terry can read it"
             context.event("note", f"{len(values)} of {len(groups)} rows have a {name} that nothing reads; {cure}")
